@@ -1,0 +1,1 @@
+# Install and export; filled by the components through spilo_component().
