@@ -25,7 +25,7 @@ TEST_CASE("json refuses what is not one document") {
 TEST_CASE("merge_patch merges objects, removes nulls and ignores equal text") {
   auto target = *json::parse(R"({"ttl":30,"postgresql":{"parameters":{"a":1,"b":2}}})");
   CHECK_FALSE(json::merge_patch(target, *json::parse(R"({"ttl":"30"})")));
-  CHECK(json::merge_patch(target,
-                          *json::parse(R"({"postgresql":{"parameters":{"a":null}},"x":{"y":null}})")));
+  CHECK(json::merge_patch(
+      target, *json::parse(R"({"postgresql":{"parameters":{"a":null}},"x":{"y":null}})")));
   CHECK(json::dump(target) == R"({"ttl":30,"postgresql":{"parameters":{"b":2}},"x":{}})");
 }

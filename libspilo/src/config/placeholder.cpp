@@ -1,1 +1,1 @@
-// Placeholder translation unit; replaced by the first source of this folder.
+// Replaced by the first source of this folder.

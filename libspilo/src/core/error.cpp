@@ -6,7 +6,8 @@
 namespace spilo {
 namespace {
 
-// error_category has a protected, non-virtual destructor on purpose: categories are never deleted through it.
+// error_category has a protected, non-virtual destructor on purpose: categories are never deleted
+// through it.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wnon-virtual-dtor"
 class Category final : public boost::system::error_category {
@@ -14,18 +15,30 @@ class Category final : public boost::system::error_category {
   const char* name() const noexcept override { return "spilo"; }
   std::string message(int value) const override {
     switch (static_cast<errc>(value)) {
-      case errc::not_found: return "it does not exist";
-      case errc::conflict: return "a condition did not hold, so nothing was done";
-      case errc::session_lost: return "the session is gone, and everything bound to it";
-      case errc::unavailable: return "no answer with authority, and certainly not done";
-      case errc::ambiguous: return "no answer, it may or may not have been done";
-      case errc::timed_out: return "the deadline passed";
-      case errc::cancelled: return "it was cancelled";
-      case errc::denied: return "authentication or authorisation failed";
-      case errc::protocol: return "the answer can't be understood";
-      case errc::invalid_argument: return "invalid argument";
-      case errc::unsupported: return "not supported";
-      case errc::command_failed: return "the command failed";
+      case errc::not_found:
+        return "it does not exist";
+      case errc::conflict:
+        return "a condition did not hold, so nothing was done";
+      case errc::session_lost:
+        return "the session is gone, and everything bound to it";
+      case errc::unavailable:
+        return "no answer with authority, and certainly not done";
+      case errc::ambiguous:
+        return "no answer, it may or may not have been done";
+      case errc::timed_out:
+        return "the deadline passed";
+      case errc::cancelled:
+        return "it was cancelled";
+      case errc::denied:
+        return "authentication or authorisation failed";
+      case errc::protocol:
+        return "the answer can't be understood";
+      case errc::invalid_argument:
+        return "invalid argument";
+      case errc::unsupported:
+        return "not supported";
+      case errc::command_failed:
+        return "the command failed";
     }
     return "unknown error " + std::to_string(value);
   }
@@ -73,12 +86,14 @@ bool is_certain(const Error& error) noexcept {
     case errc::unavailable:
     case errc::denied:
     case errc::invalid_argument:
-    case errc::unsupported: return true;
+    case errc::unsupported:
+      return true;
     case errc::ambiguous:
     case errc::timed_out:
     case errc::cancelled:
     case errc::protocol:
-    case errc::command_failed: return false;
+    case errc::command_failed:
+      return false;
   }
   return false;
 }

@@ -11,11 +11,16 @@ namespace {
 
 Value from_boost(const boost::json::value& in) {
   switch (in.kind()) {
-    case boost::json::kind::null: return {};
-    case boost::json::kind::bool_: return in.get_bool();
-    case boost::json::kind::int64: return in.get_int64();
-    case boost::json::kind::uint64: return static_cast<double>(in.get_uint64());
-    case boost::json::kind::double_: return in.get_double();
+    case boost::json::kind::null:
+      return {};
+    case boost::json::kind::bool_:
+      return in.get_bool();
+    case boost::json::kind::int64:
+      return in.get_int64();
+    case boost::json::kind::uint64:
+      return static_cast<double>(in.get_uint64());
+    case boost::json::kind::double_:
+      return in.get_double();
     case boost::json::kind::string:
       return std::string(in.get_string().data(), in.get_string().size());
     case boost::json::kind::array: {
@@ -57,14 +62,29 @@ void dump_string(std::string& out, std::string_view text) {
   for (std::size_t at = 0; at < text.size();) {
     const char32_t code = next_code_point(text, at);
     switch (code) {
-      case '"': out += "\\\""; continue;
-      case '\\': out += "\\\\"; continue;
-      case '\n': out += "\\n"; continue;
-      case '\r': out += "\\r"; continue;
-      case '\t': out += "\\t"; continue;
-      case '\b': out += "\\b"; continue;
-      case '\f': out += "\\f"; continue;
-      default: break;
+      case '"':
+        out += "\\\"";
+        continue;
+      case '\\':
+        out += "\\\\";
+        continue;
+      case '\n':
+        out += "\\n";
+        continue;
+      case '\r':
+        out += "\\r";
+        continue;
+      case '\t':
+        out += "\\t";
+        continue;
+      case '\b':
+        out += "\\b";
+        continue;
+      case '\f':
+        out += "\\f";
+        continue;
+      default:
+        break;
     }
     if (code >= 0x20 && code < 0x7f) {
       out += static_cast<char>(code);
@@ -211,7 +231,8 @@ std::string Value::scalar_text() const {
 
 Result<Value> parse(std::string_view text) {
   boost::json::error_code ec;
-  // The parser stops at the first byte that can't belong to the document; what it consumed is the position to report.
+  // The parser stops at the first byte that can't belong to the document; what it consumed is the
+  // position to report.
   boost::json::parse_options options;
   options.max_depth = 32;
   boost::json::stream_parser parser({}, options);

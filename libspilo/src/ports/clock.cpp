@@ -8,9 +8,9 @@ namespace spilo {
 
 boost::asio::awaitable<bool> sleep_until(Clock& clock, TimePoint at) {
   constexpr auto token = boost::asio::as_tuple(boost::asio::use_awaitable);
-  const auto [ec] = co_await boost::asio::async_initiate<decltype(token),
-                                                         void(boost::system::error_code)>(
-      [&clock, at](auto handler) { clock.async_wait(at, std::move(handler)); }, token);
+  const auto [ec] =
+      co_await boost::asio::async_initiate<decltype(token), void(boost::system::error_code)>(
+          [&clock, at](auto handler) { clock.async_wait(at, std::move(handler)); }, token);
   co_return !ec;
 }
 

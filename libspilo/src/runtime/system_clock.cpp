@@ -43,7 +43,8 @@ struct SystemClock::State : std::enable_shared_from_this<SystemClock::State> {
     waits.erase(at);
     auto slot = boost::asio::get_associated_cancellation_slot(handler);
     if (slot.is_connected()) slot.clear();
-    // Posted, never inline: cancellation may be emitted from inside the code that is being cancelled.
+    // Posted, never inline: cancellation may be emitted from inside the code that is being
+    // cancelled.
     boost::asio::post(executor,
                       [handler = std::move(handler), ec]() mutable { std::move(handler)(ec); });
     // An idle clock must not keep its io_context busy.
@@ -77,10 +78,11 @@ struct SystemClock::State : std::enable_shared_from_this<SystemClock::State> {
                        if (state->closed) return;
                        if (!ec) {
                          std::uint64_t expirations = 0;
-                         [[maybe_unused]] const auto n = ::read(
-                             state->timer.native_handle(), &expirations, sizeof expirations);
+                         [[maybe_unused]] const auto n =
+                             ::read(state->timer.native_handle(), &expirations, sizeof expirations);
                        }
-                       // Also after a cancellation: a new wait may have come before this handler ran.
+                       // Also after a cancellation: a new wait may have come before this handler
+                       // ran.
                        state->fire_due();
                        state->arm();
                      });
@@ -102,14 +104,17 @@ SystemClock::~SystemClock() {
   state_->closed = true;
   boost::system::error_code ignored;
   state_->timer.cancel(ignored);
-  // Destroying a handler may destroy a coroutine frame that waits again on its way out: drain until nothing is left.
+  // Destroying a handler may destroy a coroutine frame that waits again on its way out: drain until
+  // nothing is left.
   while (!state_->waits.empty()) {
     auto waits = std::exchange(state_->waits, {});
     waits.clear();
   }
 }
 
-TimePoint SystemClock::now() const noexcept { return boot_time(); }
+TimePoint SystemClock::now() const noexcept {
+  return boot_time();
+}
 
 WallTime SystemClock::wall_now() const noexcept {
   return std::chrono::floor<std::chrono::milliseconds>(std::chrono::system_clock::now());
@@ -118,7 +123,8 @@ WallTime SystemClock::wall_now() const noexcept {
 void SystemClock::async_wait(
     TimePoint at, boost::asio::any_completion_handler<void(boost::system::error_code)> done) {
   const State::Key key{at, state_->sequence++};
-  // Ask the erased handler for its slot; the original's slot belongs to Asio's proxy once it is erased.
+  // Ask the erased handler for its slot; the original's slot belongs to Asio's proxy once it is
+  // erased.
   auto slot = boost::asio::get_associated_cancellation_slot(done);
   state_->waits.emplace(key, std::move(done));
   if (slot.is_connected()) {

@@ -1,4 +1,5 @@
-// Assertions stay on in every build: a node that has lost its invariants must stop, and its guard ends PostgreSQL in time.
+// Assertions stay on in every build: a node that has lost its invariants must stop, and its guard
+// ends PostgreSQL in time.
 #pragma once
 
 #include <string>

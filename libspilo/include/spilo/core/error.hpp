@@ -1,5 +1,5 @@
-// Errors as values. Every fallible operation of the library returns Result<T>; exceptions are left for broken invariants and
-// memory exhaustion, and never cross a port.
+// Errors as values. Every fallible operation of the library returns Result<T>; exceptions are left
+// for broken invariants and memory exhaustion, and never cross a port.
 #pragma once
 
 #include <boost/assert/source_location.hpp>
@@ -29,8 +29,9 @@ enum class errc {
 const boost::system::error_category& spilo_category() noexcept;
 boost::system::error_code make_error_code(errc code) noexcept;
 
-// A code for the program and a sentence for the person: what was tried, on what, and what came back. A value type with
-// constructors on purpose: aggregates are unsafe as temporaries next to co_await (g++ 12).
+// A code for the program and a sentence for the person: what was tried, on what, and what came
+// back. A value type with constructors on purpose: aggregates are unsafe as temporaries next to
+// co_await (g++ 12).
 class Error {
  public:
   Error() = default;

@@ -34,7 +34,9 @@ enum class Lsn : std::uint64_t {};
 // PostgreSQL's timeline; the first is 1. Zero means "unknown".
 enum class TimelineId : std::uint32_t {};
 
-constexpr std::uint64_t to_int(Lsn lsn) noexcept { return static_cast<std::uint64_t>(lsn); }
+constexpr std::uint64_t to_int(Lsn lsn) noexcept {
+  return static_cast<std::uint64_t>(lsn);
+}
 constexpr std::uint32_t to_int(TimelineId timeline) noexcept {
   return static_cast<std::uint32_t>(timeline);
 }
@@ -43,7 +45,8 @@ constexpr std::uint32_t to_int(TimelineId timeline) noexcept {
 std::string to_text(Lsn lsn);
 std::optional<Lsn> parse_lsn(std::string_view text) noexcept;
 
-// A decimal number of at least ten digits, as PostgreSQL prints it; anything else is no system identifier.
+// A decimal number of at least ten digits, as PostgreSQL prints it; anything else is no system
+// identifier.
 bool is_valid(const SystemId& id) noexcept;
 
 }  // namespace spilo

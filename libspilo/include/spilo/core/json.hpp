@@ -1,5 +1,6 @@
-// JSON as a value that keeps the order of its keys. The same type carries YAML documents (config/yaml.hpp), the dynamic
-// configuration and REST bodies. Parsing is Boost.JSON's, which no public header shows.
+// JSON as a value that keeps the order of its keys. The same type carries YAML documents
+// (config/yaml.hpp), the dynamic configuration and REST bodies. Parsing is Boost.JSON's, which no
+// public header shows.
 #pragma once
 
 #include <cstdint>
@@ -47,7 +48,8 @@ class Value {
   bool is_object() const noexcept { return std::holds_alternative<Object>(data_); }
   std::string_view type_name() const noexcept;  // "null", "boolean", "integer", …
 
-  // Tolerant readers: nothing when the value has another type. What comes from a store may be anything.
+  // Tolerant readers: nothing when the value has another type. What comes from a store may be
+  // anything.
   std::optional<bool> as_bool() const noexcept;
   std::optional<std::int64_t> as_int() const noexcept;  // integers only
   std::optional<double> as_double() const noexcept;     // integers too
@@ -66,12 +68,14 @@ class Value {
   std::optional<std::int64_t> get_int(std::string_view key) const noexcept;
   bool get_bool(std::string_view key, bool otherwise = false) const noexcept;
 
-  // Replaces or appends; a null Value becomes an object first. Returns *this, so that objects can be built in one expression.
+  // Replaces or appends; a null Value becomes an object first. Returns *this, so that objects can
+  // be built in one expression.
   Value& set(std::string key, Value value);
   bool erase(std::string_view key);
   Value& push(Value value);  // a null Value becomes an array first
 
-  // A scalar as Python's str() would show it ("True", "None", "1.5"); what Patroni compares changes with.
+  // A scalar as Python's str() would show it ("True", "None", "1.5"); what Patroni compares changes
+  // with.
   std::string scalar_text() const;
 
   bool operator==(const Value&) const = default;
@@ -80,8 +84,8 @@ class Value {
   std::variant<std::monostate, bool, std::int64_t, double, std::string, Array, Object> data_;
 };
 
-// errc::protocol with the position when the text is not one JSON document. Depth is limited to 32; of duplicate keys the last
-// one wins; integers beyond 64 bits become doubles.
+// errc::protocol with the position when the text is not one JSON document. Depth is limited to 32;
+// of duplicate keys the last one wins; integers beyond 64 bits become doubles.
 Result<Value> parse(std::string_view text);
 
 enum class Style {
@@ -89,11 +93,12 @@ enum class Style {
   spaced,   // {"a": 1, "b": 2}: what Patroni's REST API answers
   pretty,   // indented by two spaces, for people
 };
-// ASCII only: everything else is escaped as \uXXXX. Text that is not UTF-8 has its bad bytes replaced by U+FFFD.
+// ASCII only: everything else is escaped as \uXXXX. Text that is not UTF-8 has its bad bytes
+// replaced by U+FFFD.
 std::string dump(const Value& value, Style style = Style::compact);
 
-// RFC 7396 with Patroni's rule for scalars: nested objects are merged, null removes, everything else replaces.
-// True when something changed; a scalar with the same text (1 and "1") is no change.
+// RFC 7396 with Patroni's rule for scalars: nested objects are merged, null removes, everything
+// else replaces. True when something changed; a scalar with the same text (1 and "1") is no change.
 bool merge_patch(Value& target, const Value& patch);
 
 }  // namespace spilo::json

@@ -1,4 +1,5 @@
-// A logger is a value: a level and a function. There is no global logger; whoever wants to say something was handed one.
+// A logger is a value: a level and a function. There is no global logger; whoever wants to say
+// something was handed one.
 #pragma once
 
 #include <fmt/core.h>

@@ -1,12 +1,13 @@
-// Time as values. A clock type without now(): time enters the program only through ports::Clock, so the pure layers cannot
-// look at a clock and the simulator decides what time it is.
+// Time as values. A clock type without now(): time enters the program only through ports::Clock, so
+// the pure layers cannot look at a clock and the simulator decides what time it is.
 #pragma once
 
 #include <chrono>
 
 namespace spilo {
 
-// Counts from an arbitrary start, never steps, and goes on while the machine is suspended (CLOCK_BOOTTIME in production).
+// Counts from an arbitrary start, never steps, and goes on while the machine is suspended
+// (CLOCK_BOOTTIME in production).
 struct MonotonicTime {
   using duration = std::chrono::nanoseconds;
   using rep = duration::rep;

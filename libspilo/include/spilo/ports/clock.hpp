@@ -14,7 +14,8 @@ class Clock {
   virtual ~Clock() = default;
   virtual TimePoint now() const noexcept = 0;
   virtual WallTime wall_now() const noexcept = 0;
-  // Completes at or after `at`, or early with operation_aborted when cancelled. Never completes inline.
+  // Completes at or after `at`, or early with operation_aborted when cancelled. Never completes
+  // inline.
   virtual void async_wait(
       TimePoint at, boost::asio::any_completion_handler<void(boost::system::error_code)> done) = 0;
 };

@@ -1,5 +1,5 @@
-// The store port: what libspilo needs of a consensus store, in six verbs. Adapters implement it; the conformance suite
-// (spilo/testing/dcs_conformance.hpp) is its definition in code.
+// The store port: what libspilo needs of a consensus store, in six verbs. Adapters implement it;
+// the conformance suite (spilo/testing/dcs_conformance.hpp) is its definition in code.
 #pragma once
 
 #include <cstdint>
@@ -12,25 +12,10 @@
 
 #include "spilo/core/ids.hpp"
 #include "spilo/core/time.hpp"
+#include "spilo/core/version.hpp"
 #include "spilo/ports/async.hpp"
 
 namespace spilo::dcs {
-
-// Opaque per-key version for compare-and-set; equality only, never do arithmetic on it.
-//   era    identifies this life of the key and only grows over the life of the store: etcd create_revision, Consul CreateIndex,
-//          ZooKeeper czxid, SQLite the row's creation number. The leader key's era is the fencing token of that grant.
-//   count  changes with every write of the key: etcd mod_revision, Consul ModifyIndex, ZooKeeper dataVersion, SQLite row version.
-struct Version {
-  std::uint64_t era = 0;
-  std::uint64_t count = 0;
-  bool operator==(const Version&) const = default;
-};
-
-// Position of the whole subtree, for changed_since(). Zero means "before everything".
-struct Index {
-  std::uint64_t value = 0;
-  auto operator<=>(const Index&) const = default;
-};
 
 class Condition {
  public:
@@ -46,8 +31,11 @@ class Condition {
   Version version_;
 };
 
-enum class Binding { permanent, session };             // session: the key dies with our session
-enum class Freshness { linearizable, local_replica };  // the second may be stale; good enough for display
+enum class Binding { permanent, session };  // session: the key dies with our session
+enum class Freshness {
+  linearizable,
+  local_replica
+};  // the second may be stale; good enough for display
 
 class Entry {
  public:
@@ -66,10 +54,11 @@ class Snapshot {
   // Sorts the entries by key.
   Snapshot(std::vector<Entry> entries, Index index, bool atomic);
   const Entry* find(std::string_view key) const noexcept;
-  std::span<const Entry> under(std::string_view prefix) const noexcept;  // keys that begin with prefix
+  std::span<const Entry> under(
+      std::string_view prefix) const noexcept;  // keys that begin with prefix
   std::span<const Entry> all() const noexcept { return entries_; }
-  Index index() const noexcept { return index_; }        // where changed_since() goes on from
-  bool atomic() const noexcept { return atomic_; }       // false on ZooKeeper: keys were read one by one
+  Index index() const noexcept { return index_; }   // where changed_since() goes on from
+  bool atomic() const noexcept { return atomic_; }  // false on ZooKeeper: keys were read one by one
 
  private:
   std::vector<Entry> entries_;
@@ -82,7 +71,8 @@ class Lease {
   Lease() = default;
   Lease(SessionId id, TimePoint until) : session(std::move(id)), valid_until(until) {}
   SessionId session;
-  // The time taken *before* the renewal was sent plus the granted ttl: until then nobody else can own what is bound to it.
+  // The time taken *before* the renewal was sent plus the granted ttl: until then nobody else can
+  // own what is bound to it.
   TimePoint valid_until{};
 };
 
@@ -103,9 +93,9 @@ struct Limits {  // trivially destructible, hence safe anywhere
   std::size_t value_bytes_max = 0;
 };
 
-// What a write depends on and what it does, all or nothing. A class with verbs, so it is safe beside co_await. Every write
-// that a leader makes also requires("leader", at(version of the leader key it holds)): a fenced write, which fails with
-// errc::conflict once somebody else leads.
+// What a write depends on and what it does, all or nothing. A class with verbs, so it is safe
+// beside co_await. Every write that a leader makes also requires("leader", at(version of the leader
+// key it holds)): a fenced write, which fails with errc::conflict once somebody else leads.
 class Transaction {
  public:
   struct Requirement {
@@ -130,36 +120,43 @@ class Transaction {
   std::vector<Change> changes_;
 };
 
-// A small, ordered key-value tree rooted at one scope, with sessions, transactions and change notification.
+// A small, ordered key-value tree rooted at one scope, with sessions, transactions and change
+// notification.
 //
-// One instance is used by one strand of execution; operations may overlap. Every operation obeys its deadline and terminal
-// cancellation, and leaves the store usable after either. Errors mean what errc says; in particular a write that may have
-// reached the server but got no answer fails with errc::ambiguous, and refused, reset or timed-out reads are errc::unavailable
-// or errc::timed_out: "no answer with authority". Text that a server sends is never matched to decide more than that.
+// One instance is used by one strand of execution; operations may overlap. Every operation obeys
+// its deadline and terminal cancellation, and leaves the store usable after either. Errors mean
+// what errc says; in particular a write that may have reached the server but got no answer fails
+// with errc::ambiguous, and refused, reset or timed-out reads are errc::unavailable or
+// errc::timed_out: "no answer with authority". Text that a server sends is never matched to decide
+// more than that.
 //
-// Keys used with Condition::at are never deleted by us, only emptied, except the leader key, whose version together with its
-// session is the fencing token: on ZooKeeper a version restarts with the node, so there the era (czxid) tells them apart.
+// Keys used with Condition::at are never deleted by us, only emptied, except the leader key, whose
+// version together with its session is the fencing token: on ZooKeeper a version restarts with the
+// node, so there the era (czxid) tells them apart.
 class Store {
  public:
   virtual ~Store() = default;
   virtual Limits limits() const noexcept = 0;
 
-  // Everything below the scope. Also arms change notification where the backend needs that (ZooKeeper).
+  // Everything below the scope. Also arms change notification where the backend needs that
+  // (ZooKeeper).
   virtual Async<Snapshot> read(Freshness freshness, TimePoint deadline) = 0;
 
-  // All of it or none. conflict: a requirement did not hold, certainly not done. With Binding::session the key is bound to our
-  // present session, atomically, even when it existed before; session_lost when there is none or it is gone.
+  // All of it or none. conflict: a requirement did not hold, certainly not done. With
+  // Binding::session the key is bound to our present session, atomically, even when it existed
+  // before; session_lost when there is none or it is gone.
   virtual Async<Committed> commit(Transaction transaction, TimePoint deadline) = 0;
 
-  // Opens the session on first use, extends it afterwards. session_lost: the old one is gone with all keys bound to it, and the
-  // next call opens a new one. A different ttl than before applies from the next session on, or at once where the store can.
+  // Opens the session on first use, extends it afterwards. session_lost: the old one is gone with
+  // all keys bound to it, and the next call opens a new one. A different ttl than before applies
+  // from the next session on, or at once where the store can.
   virtual Async<Lease> renew(Duration ttl, TimePoint deadline) = 0;
 
   // Ends the session and deletes what is bound to it. Success when there is none.
   virtual Async<void> end_session(TimePoint deadline) = 0;
 
-  // Returns as soon as something may have changed after `seen`, or errc::timed_out at the deadline. Level-triggered: spurious
-  // returns are allowed, missed changes are not. The caller reads again.
+  // Returns as soon as something may have changed after `seen`, or errc::timed_out at the deadline.
+  // Level-triggered: spurious returns are allowed, missed changes are not. The caller reads again.
   virtual Async<Index> changed_since(Index seen, TimePoint deadline) = 0;
 };
 

@@ -1,4 +1,5 @@
-// The real clock: CLOCK_BOOTTIME, which goes on while the machine is suspended, so that a lease does not outlive a nap.
+// The real clock: CLOCK_BOOTTIME, which goes on while the machine is suspended, so that a lease
+// does not outlive a nap.
 #pragma once
 
 #include <boost/asio/any_io_executor.hpp>
@@ -8,7 +9,8 @@
 
 namespace spilo {
 
-// One timerfd serves all waits. Use it on the executor it was made with; destroy it before that executor's context.
+// One timerfd serves all waits. Use it on the executor it was made with; destroy it before that
+// executor's context.
 class SystemClock final : public Clock {
  public:
   explicit SystemClock(boost::asio::any_io_executor executor);

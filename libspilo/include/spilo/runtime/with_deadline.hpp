@@ -1,4 +1,5 @@
-// The only timeout combinator (Boost 1.81 has no cancel_after, and operator|| waits for the first *success*).
+// The only timeout combinator (Boost 1.81 has no cancel_after, and operator|| waits for the first
+// *success*).
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
@@ -17,9 +18,9 @@
 
 namespace spilo {
 
-// Runs `op` until `at`. At the deadline `op` is cancelled, its unwinding is awaited, and the result is errc::timed_out with
-// `what`. An error of `op` is reported at once, never hidden behind the timer. A terminal cancellation of the caller cancels
-// `op` and yields errc::cancelled.
+// Runs `op` until `at`. At the deadline `op` is cancelled, its unwinding is awaited, and the result
+// is errc::timed_out with `what`. An error of `op` is reported at once, never hidden behind the
+// timer. A terminal cancellation of the caller cancels `op` and yields errc::cancelled.
 template <class T>
 Async<T> with_deadline(Clock& clock, TimePoint at, Async<T> op, std::string what = {}) {
   auto executor = co_await boost::asio::this_coro::executor;
@@ -43,8 +44,8 @@ Async<T> with_deadline(Clock& clock, TimePoint at, Async<T> op, std::string what
   }
   if (state.cancelled() != boost::asio::cancellation_type::none)
     co_return Error(errc::cancelled, std::move(what));
-  // The operation may have completed while it was being cancelled; a value must not be thrown away, because it says that
-  // something was done.
+  // The operation may have completed while it was being cancelled; a value must not be thrown away,
+  // because it says that something was done.
   if (!failure && result.has_value()) co_return std::move(result);
   co_return Error(errc::timed_out, std::move(what));
 }

@@ -1,0 +1,173 @@
+// Everything a decision may look at, and everything it remembers. Values: copy them, print them,
+// compare them. No pointers, no callbacks, no clock.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "spilo/core/error.hpp"
+#include "spilo/ha/task.hpp"
+#include "spilo/model/cluster_view.hpp"
+#include "spilo/model/node_view.hpp"
+#include "spilo/model/peer_status.hpp"
+
+namespace spilo::ha {
+
+// What this node is and what its local configuration says. Changes only by a reload.
+struct Identity {
+  NodeName node;
+  Scope scope;
+  Tags tags;
+  std::string conn_url;  // published
+  std::string api_url;   // published
+  std::string version =
+      "4.1.4";                // published protocol version: what Patroni nodes compare (contract 2)
+  bool can_bootstrap = true;  // the local file has a `bootstrap` section
+  json::Value bootstrap_dcs;  // first content of `config`
+  bool use_pg_rewind = true;
+  Timing timing;  // until the store's configuration is known
+  // How long a hard stop (SIGKILL of every process of the server) may take: the guard's deadline is
+  // the lease's end less this and drift.
+  Duration hard_stop = std::chrono::milliseconds(200);
+  // Test switches, so that the simulator can prove that it finds what each of them breaks. Never
+  // set by a program.
+  struct Plant {
+    bool no_lease_margin = false;
+    bool no_token_check = false;
+    bool no_timeline_check = false;
+    bool operator==(const Plant&) const = default;
+  } plant;
+  bool operator==(const Identity&) const = default;
+};
+
+// What is on its way: at most one of each kind, so that a slow store or server delays nothing else.
+enum class InFlight {
+  read_cluster,
+  observe,
+  acquire,
+  release,
+  publish,
+  status,
+  config,
+  history,
+  initialize,
+  failover,
+  failsafe_key,
+  slots,
+};
+
+struct RunningTask {
+  TaskId id{};
+  Task task;
+  TimePoint started{};
+  bool operator==(const RunningTask&) const = default;
+};
+
+struct FinishedTask {
+  Task task;
+  TimePoint started{};
+  TimePoint finished{};
+  std::optional<Error> failure;
+  bool operator==(const FinishedTask&) const = default;
+};
+
+// A request of an operator that the machine itself carries out; switchovers travel through the
+// store.
+struct OperatorRequest {
+  enum class Kind { restart, reinitialize, reload };
+  std::uint64_t id = 0;  // answered by Reply{id, …} exactly once
+  Kind kind = Kind::reload;
+  std::string role;                  // restart: only when this is my role
+  std::string postgres_version;      // restart: only when the server is older
+  bool restart_pending = false;      // restart: only when a restart is pending
+  bool force = false;                // reinitialize: even when a task runs
+  std::optional<WallTime> schedule;  // restart: at that time
+  Duration timeout{};
+  bool operator==(const OperatorRequest&) const = default;
+};
+
+struct Facts {
+  TimePoint now{};
+  WallTime wall{};
+
+  // The store.
+  std::optional<ClusterView>
+      cluster;                 // the last successful read, with our own later writes applied
+  bool cluster_stale = true;   // something may have changed since
+  bool store_answers = false;  // the last operation got an answer with authority
+  std::string store_problem;   // why not
+  SessionId session;           // our present session; empty: none
+  TimePoint session_valid_until{};
+  // Members keep taking part in a race for a while after their key has expired.
+  std::map<NodeName, Member> known_members;
+
+  // PostgreSQL.
+  std::optional<NodeView> node;  // the last observation
+  bool node_stale = true;
+  std::optional<RunningTask> task;
+  std::optional<FinishedTask> last_task;
+
+  // The guard.
+  bool guard_ready = false;  // a guard process watches, or is not wanted
+
+  // The others.
+  std::map<NodeName, PeerStatus> peers;  // last answers
+  std::map<NodeName, TimePoint> asked;   // open questions
+  std::map<NodeName, FailsafeAnswer>
+      failsafe_answers;  // to the round that began at memory.failsafe_asked_at
+  // As a receiver of POST /failsafe: that leader is alive without a store, until then.
+  NodeName failsafe_leader;
+  std::string failsafe_leader_conn_url;
+  std::string failsafe_leader_api_url;
+  TimePoint failsafe_leader_until{};
+
+  // Our own process.
+  std::vector<OperatorRequest> requests;
+  bool stop_requested = false;
+  std::set<InFlight> in_flight;
+
+  bool operator==(const Facts&) const = default;
+};
+
+// A switchover or orderly stop that this primary is carrying out.
+struct Handover {
+  enum class Phase { checkpoint, stop, release };
+  NodeName candidate;  // empty: whoever is best
+  Phase phase = Phase::checkpoint;
+  TimePoint started{};
+  bool manual_failover = false;  // a failover request without a leader
+  bool operator==(const Handover&) const = default;
+};
+
+struct Memory {
+  TaskId last_task_id{};
+  TimePoint unlocked_since{};     // zero: locked, as far as we know
+  TimePoint released_at{};        // we gave the lock away then: stand back for a while
+  TimePoint failsafe_asked_at{};  // zero: no round is open
+  TimePoint failsafe_until{};     // every listed member promised not to take the lock until then
+  std::optional<Handover> handover;
+  bool was_primary = false;  // the server was writable under our lock, in this life of the agent
+  Term last_term;            // of our last grant
+  TimePoint crashed_at{};    // zero: not crashed
+  int crash_count = 0;       // restarts in place within the budget window
+  std::string published;     // member key as last written
+  SessionId published_session;
+  TimePoint published_at{};
+  std::string status_written;
+  TimePoint status_written_at{};
+  TimePoint rejoin_not_before{};  // back-off after a failed attempt
+  int rejoin_failures = 0;
+  TimePoint observed_not_before{};
+  TimePoint slots_checked_at{};
+  dcs::Version config_applied;             // version of `config` that the server runs with
+  std::optional<OperatorRequest> serving;  // the request whose task is running
+  std::optional<OperatorRequest> scheduled_restart;
+  bool bootstrapped_here = false;  // this node won `initialize` and has not finished
+  bool first_cycle_done = false;
+  bool operator==(const Memory&) const = default;
+};
+
+}  // namespace spilo::ha
