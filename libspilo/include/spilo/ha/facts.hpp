@@ -57,6 +57,7 @@ enum class InFlight {
   failover,
   failsafe_key,
   slots,
+  guard,
 };
 
 struct RunningTask {
@@ -101,6 +102,8 @@ struct Facts {
   std::string store_problem;   // why not
   SessionId session;           // our present session; empty: none
   TimePoint session_valid_until{};
+  TimePoint read_failed_at{};           // last failed read; zero after a good one
+  TimePoint lock_changed_at{};          // our own last change of the leader key: older reads say nothing about it
   // Members keep taking part in a race for a while after their key has expired.
   std::map<NodeName, Member> known_members;
 

@@ -8,6 +8,7 @@
 #include "spilo/core/ids.hpp"
 #include "spilo/core/json.hpp"
 #include "spilo/core/time.hpp"
+#include "spilo/model/cluster_view.hpp"
 
 namespace spilo {
 
@@ -65,6 +66,7 @@ struct NodeView {
   Lsn checkpoint_end{};  // shut down: one past the shutdown checkpoint record, what a follower must
                          // have; else 0
   TimelineId control_timeline{};
+  std::vector<HistoryLine> history;      // primary: the lines of the current timeline's history file
   bool can_rewind = false;  // checksums or wal_log_hints, and the program exists
   TimePoint observed_at{};  // when the observation began
 

@@ -45,7 +45,8 @@ class ClusterStore {
                             std::string value,
                             std::optional<dcs::Version> at,
                             std::optional<LeaderKey> fence,
-                            TimePoint deadline);
+                            TimePoint deadline,
+                            dcs::Binding binding = dcs::Binding::permanent);
   Async<void> erase(std::string key, dcs::Version at, TimePoint deadline);
   // Everything below the scope, key by key; for `spiloctl remove`.
   Async<void> erase_all(TimePoint deadline);

@@ -46,6 +46,14 @@ class Supervisor {
   // exactly one answer.
   Async<std::pair<int, std::string>> ask(ha::OperatorRequest request);
 
+  // POST /failsafe: completes with 200 `Accepted`, or 500 and why not.
+  Async<std::pair<int, std::string>> hear_failsafe(NodeName leader,
+                                                   std::string conn_url,
+                                                   std::string api_url);
+  // Completes once the board shows an observation of PostgreSQL not older than `age`, or at the deadline: peers that compare WAL positions
+  // must not be answered from a picture of the last heartbeat.
+  boost::asio::awaitable<void> refresh(Duration age, TimePoint deadline);
+
   // Called after every step, before the effects start: for the simulator's checkers and for golden
   // traces.
   using Observer =
