@@ -366,10 +366,8 @@ Async<dcs::Committed> SimStore::commit(dcs::Transaction transaction, TimePoint d
   server_.carry<dcs::Committed>(node_, "commit", answer, erased);
   const auto how = co_await await_answer(answer, deadline);
   if (how != Waited::answered) co_return failed(how, true, "commit");
-  auto result = answer->take();
-  if (!result.has_value() && result.error().is(errc::session_lost) && session_ == session)
-    session_ = SessionId();
-  co_return result;
+  // A lost session is reported by the next renew() too, so it is not forgotten here.
+  co_return answer->take();
 }
 
 Async<dcs::Lease> SimStore::renew(Duration ttl, TimePoint deadline) {
