@@ -141,11 +141,12 @@ Async<dcs::Version> ClusterStore::write(std::string key,
                                         std::string value,
                                         std::optional<dcs::Version> at,
                                         std::optional<LeaderKey> fence,
-                                        TimePoint deadline) {
+                                        TimePoint deadline,
+                                        dcs::Binding binding) {
   dcs::Transaction transaction;
   if (fence) require_lock(transaction, *fence);
   if (at) transaction.require(key, at_or_absent(*at));
-  transaction.put(key, std::move(value));
+  transaction.put(key, std::move(value), binding);
   const auto committed = co_await store_.commit(std::move(transaction), deadline);
   co_return written(committed, key);
 }
