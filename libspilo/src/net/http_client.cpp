@@ -177,7 +177,7 @@ struct HttpClient::Impl : std::enable_shared_from_this<Impl> {
                                      std::string what,
                                      bool head_only,
                                      std::shared_ptr<Progress> progress,
-                                     TimePoint deadline);
+                                     TimePoint connect_before);
   Async<HttpResponse> request(Url endpoint, HttpRequest request, TimePoint deadline);
   static Async<std::unique_ptr<LineStream>> open(std::shared_ptr<Impl> self,
                                                  Url endpoint,
@@ -198,14 +198,14 @@ Async<HttpResponse> HttpClient::Impl::attempt(std::shared_ptr<Impl> self,
                                               std::string what,
                                               bool head_only,
                                               std::shared_ptr<Progress> progress,
-                                              TimePoint deadline) {
+                                              TimePoint connect_before) {
   co_await asio::this_coro::throw_if_cancelled(false);
   const auto origin = endpoint.origin();
   std::unique_ptr<Connection> connection;
   if (progress->pooled) connection = self->take_idle(origin);
   progress->pooled = connection != nullptr;
   if (!connection) {
-    auto opened = co_await self->connector->connect(endpoint, deadline);
+    auto opened = co_await self->connector->connect(endpoint, connect_before);
     if (opened.has_error()) co_return opened.error();
     connection = std::move(*opened);
   }
@@ -255,6 +255,7 @@ Async<HttpResponse> HttpClient::Impl::request(Url endpoint,
   const auto what = fmt::format("{} {}{}", request.method(), endpoint.origin(), request.target());
   const auto wire = to_wire(endpoint, request);
   if (wire.has_error()) co_return wire.error();
+  const auto connect_before = std::min(deadline, request.connect_before());
   for (bool first = true;; first = false) {
     const auto state = co_await asio::this_coro::cancellation_state;
     if (state.cancelled() != asio::cancellation_type::none) co_return cancelled(what);
@@ -270,7 +271,7 @@ Async<HttpResponse> HttpClient::Impl::request(Url endpoint,
                                                  what,
                                                  request.method() == "HEAD",
                                                  progress,
-                                                 deadline),
+                                                 connect_before),
                                          what);
     if (result.has_value()) co_return result;
     const auto failure = result.error();
@@ -345,7 +346,7 @@ struct LineStream::State {
         self->finish(transport_error(self->what, ec));
       }
     }
-    if (!self->closed) self->finish(Error(errc::unavailable, self->what + ": closed"));
+    self->finish(Error(errc::unavailable, self->what + ": closed"));
   }
 
   static Async<void> wait(std::shared_ptr<State> self) {

@@ -101,6 +101,11 @@ HttpRequest& HttpRequest::effect(Effect effect) & {
   return *this;
 }
 
+HttpRequest& HttpRequest::connect_before(TimePoint at) & {
+  connect_before_ = at;
+  return *this;
+}
+
 HttpResponse::HttpResponse(int status, HttpHeaders headers, std::string body)
     : status_(status), headers_(std::move(headers)), body_(std::move(body)) {}
 

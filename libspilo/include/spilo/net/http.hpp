@@ -71,12 +71,15 @@ class HttpRequest {
   HttpRequest(std::string method, std::string target, std::string body = {});
   HttpRequest& header(std::string name, std::string value) &;
   HttpRequest& effect(Effect effect) &;
+  // Gives up, certainly unsent, when there is no connection by then; the rest of the time is for the answer.
+  HttpRequest& connect_before(TimePoint at) &;
 
   const std::string& method() const noexcept { return method_; }
   const std::string& target() const noexcept { return target_; }
   const std::string& body() const noexcept { return body_; }
   const HttpHeaders& headers() const noexcept { return headers_; }
   Effect effect() const noexcept { return effect_; }
+  TimePoint connect_before() const noexcept { return connect_before_; }
 
  private:
   std::string method_;
@@ -84,6 +87,7 @@ class HttpRequest {
   std::string body_;
   HttpHeaders headers_;
   Effect effect_;
+  TimePoint connect_before_ = TimePoint::max();
 };
 
 class HttpResponse {

@@ -1,0 +1,335 @@
+#include "etcd_members.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <boost/asio/this_coro.hpp>
+
+namespace spilo::etcd {
+namespace asio = boost::asio;
+namespace {
+
+using wire::Kind;
+using namespace std::chrono_literals;
+
+// splitmix64: enough for jitter, and eight bytes of state.
+std::uint64_t next_random(std::uint64_t& state) noexcept {
+  std::uint64_t z = (state += 0x9e3779b97f4a7c15u);
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return z ^ (z >> 31);
+}
+
+net::HttpClientOptions http_options(const Options& options) {
+  net::HttpClientOptions out;
+  out.tls = options.tls;
+  // A watch has no heartbeat of its own: a member whose host is gone must not look like one with
+  // nothing to tell.
+  out.keepalive_idle = 3s;
+  out.user_timeout = 5s;
+  return out;
+}
+
+net::Effect effect_of(Kind kind) noexcept {
+  switch (kind) {
+    case Kind::read:
+      return net::Effect::read;
+    case Kind::lease:
+      return net::Effect::repeatable_write;
+    case Kind::write:
+      return net::Effect::write;
+  }
+  return net::Effect::write;
+}
+
+// Whether the next member may be asked after this failure. A commit only when it certainly was not
+// carried out.
+bool may_go_on(const Error& error, Kind kind) noexcept {
+  if (error.is(errc::unavailable)) return true;
+  return kind != Kind::write &&
+         (error.is(errc::timed_out) || error.is(errc::ambiguous) || error.is(errc::protocol));
+}
+
+// A frozen member must not eat the whole deadline: its part of what is left, but time enough for a
+// slow one.
+TimePoint share_of(TimePoint now, TimePoint deadline, std::size_t members_left) {
+  if (members_left <= 1) return deadline;
+  const Duration left = deadline - now;
+  const Duration least = std::min<Duration>(1s, left / 2);
+  return now + std::max<Duration>(left / static_cast<std::int64_t>(members_left), least);
+}
+
+}  // namespace
+
+Duration Backoff::next() {
+  const auto part = static_cast<std::int64_t>(next_random(random_) % 1000);
+  const Duration pause = pause_ / 2 + pause_ * part / 1000;
+  pause_ = std::min<Duration>(pause_ * 2, 1s);
+  return pause;
+}
+
+Members::Members(asio::any_io_executor executor, Clock& clock, Options options)
+    : clock_(clock),
+      options_(std::move(options)),
+      http_(std::move(executor), clock, http_options(options_)),
+      random_(options_.seed) {
+  for (auto& url : options_.endpoints) {
+    if (options_.username.empty() && !url.user().empty()) {
+      options_.username = url.user();
+      options_.password = url.password();
+    }
+    members_.push_back(Member{url, {}});
+  }
+  // Nodes with the same list begin at different members.
+  if (!members_.empty()) current_ = next_random(random_) % members_.size();
+}
+
+void Members::leave(std::size_t member, const Error& reason) {
+  if (member == current_ && members_.size() > 1) {
+    current_ = (member + 1) % members_.size();
+    options_.logger.warning(
+        "etcd: {}; going on with {}", reason.text(), members_[current_].url.origin());
+  }
+  if (on_leave) on_leave(member);
+}
+
+void Members::replace_cluster(const std::string& reason) {
+  options_.logger.warning(
+      "etcd: every endpoint says so, and our lease has run out: the cluster has been replaced or "
+      "restored, going on with its new "
+      "history ({})",
+      reason);
+  seen_ = {};
+  token_.clear();
+  authentication_off_ = false;
+  for (auto& member : members_) member.prefix.clear();
+  if (on_replaced) on_replaced();
+}
+
+net::HttpRequest Members::request(std::size_t member,
+                                  std::string_view path,
+                                  std::string body) const {
+  net::HttpRequest out(
+      "POST", fmt::format("{}/{}", members_[member].prefix, path), std::move(body));
+  out.header("Content-Type", "application/json");
+  if (!token_.empty()) out.header("Authorization", token_);
+  return out;
+}
+
+Async<void> Members::prepare(std::size_t member, TimePoint deadline) {
+  if (members_[member].prefix.empty()) {
+    const auto& url = members_[member].url;
+    const auto response =
+        co_await http_.request(url, net::HttpRequest("GET", "/version"), deadline);
+    if (response.has_error()) co_return response.error().in("etcd");
+    const auto version = wire::parse_version(response->body());
+    if (version.has_error())
+      co_return Error(errc::unavailable,
+                      fmt::format("etcd {}: status {}: {}",
+                                  url.origin(),
+                                  response->status(),
+                                  version.error().detail()));
+    if (version->major < 3 || (version->major == 3 && version->minor < 3))
+      co_return Error(
+          errc::unsupported,
+          fmt::format("etcd {}: version {}.{} is too old, 3.3 is the oldest that is supported",
+                      url.origin(),
+                      version->major,
+                      version->minor));
+    members_[member].prefix = version->major == 3 && version->minor == 3 ? "/v3beta" : "/v3";
+  }
+  if (!options_.username.empty() && token_.empty() && !authentication_off_) {
+    const auto done = co_await authenticate(member, deadline);
+    co_return done;
+  }
+  co_return boost::system::in_place_value;
+}
+
+Async<void> Members::authenticate(std::size_t member, TimePoint deadline) {
+  const auto url = members_[member].url;
+  token_.clear();
+  auto message = request(member,
+                         "auth/authenticate",
+                         wire::authenticate_request(options_.username, options_.password));
+  message.effect(net::Effect::read);  // it changes nothing that anybody depends on
+  const auto response = co_await http_.request(url, std::move(message), deadline);
+  if (response.has_error()) co_return response.error().in("etcd");
+  if (response->status() == 200) {
+    const auto answer = json::parse(response->body());
+    if (answer.has_value()) token_ = answer->get_string("token");
+    if (!token_.empty()) co_return boost::system::in_place_value;
+    co_return Error(
+        errc::unavailable,
+        fmt::format("etcd {}: auth/authenticate: the answer has no token", url.origin()));
+  }
+  const auto refusal = wire::parse_refusal(response->status(), response->body());
+  if (refusal.grpc_code == 9) {  // authentication is not enabled
+    authentication_off_ = true;
+    co_return boost::system::in_place_value;
+  }
+  const auto code = refusal.grpc_code == 3 ? errc::denied : wire::meaning(refusal, Kind::read);
+  co_return Error(code,
+                  fmt::format("etcd {}: auth/authenticate as user {}: {} (check user and password)",
+                              url.origin(),
+                              options_.username,
+                              refusal.text));
+}
+
+Result<Answer> Members::judge(const net::Url& url,
+                              std::string_view body,
+                              Kind kind,
+                              bool linearizable,
+                              wire::Header floor,
+                              TimePoint sent,
+                              bool& stranger) {
+  auto document = json::parse(body);
+  if (document.has_error()) return document.error().in("etcd " + url.origin());
+  auto value = wire::payload(*document);
+  const auto header = wire::header_of(value);
+  std::string reason;
+  if (header.cluster_id == 0) {
+    reason = "the answer has no cluster id in its header";
+  } else if (seen_.cluster_id != 0 && header.cluster_id != seen_.cluster_id) {
+    reason =
+        fmt::format("it belongs to cluster {:x}, not to {:x}", header.cluster_id, seen_.cluster_id);
+    stranger = true;
+  } else if (kind != Kind::write && header.raft_term < floor.raft_term) {
+    reason = fmt::format("stale: its term {} is before {}", header.raft_term, floor.raft_term);
+    stranger = true;
+  } else if (kind == Kind::read && linearizable && header.revision < floor.revision) {
+    reason = fmt::format("stale: its revision {} is before {}", header.revision, floor.revision);
+    stranger = true;
+  }
+  if (!reason.empty())
+    return Error(kind == Kind::write ? errc::ambiguous : errc::unavailable,
+                 fmt::format("etcd {}: the answer is not believed: {}", url.origin(), reason));
+  seen_.cluster_id = header.cluster_id;
+  seen_.revision = std::max(seen_.revision, header.revision);
+  seen_.raft_term = std::max(seen_.raft_term, header.raft_term);
+  return Answer(std::move(value), header, sent);
+}
+
+Async<Answer> Members::attempt(std::size_t member,
+                               std::string path,
+                               std::string body,
+                               Kind kind,
+                               bool linearizable,
+                               TimePoint share,
+                               TimePoint deadline,
+                               bool& stranger) {
+  const auto url = members_[member].url;
+  const auto prepared = co_await prepare(member, share);
+  // Nothing of the call itself has been sent yet, whatever the preparation met.
+  if (prepared.has_error() && prepared.error().is(errc::timed_out))
+    co_return Error(errc::unavailable, prepared.error().detail());
+  if (prepared.has_error()) co_return prepared.error();
+  for (bool authenticated_again = false;; authenticated_again = true) {
+    auto message = request(member, path, body);
+    message.effect(effect_of(kind)).connect_before(share);
+    const auto floor =
+        seen_;  // what is learnt while we wait can't be asked of an answer that is on its way
+    const auto sent = clock_.now();
+    // A commit that was sent can't be repeated elsewhere, so its answer may take all the time there
+    // is.
+    const auto until = kind == Kind::write ? deadline : share;
+    const auto response = co_await http_.request(url, std::move(message), until);
+    if (response.has_error()) co_return response.error().in("etcd");
+    if (response->status() == 200)
+      co_return judge(url, response->body(), kind, linearizable, floor, sent, stranger);
+    const auto refusal = wire::parse_refusal(response->status(), response->body());
+    if (refusal.grpc_code == -1 && refusal.http_status == 404) members_[member].prefix.clear();
+    if (!options_.username.empty() && !authenticated_again && wire::wants_authentication(refusal)) {
+      const auto done = co_await authenticate(member, share);
+      if (done.has_error() && done.error().is(errc::timed_out))
+        co_return Error(errc::unavailable, done.error().detail());
+      if (done.has_error()) co_return done.error();
+      continue;
+    }
+    co_return Error(wire::meaning(refusal, kind),
+                    fmt::format("etcd {}: {}: {} (status {}, code {})",
+                                url.origin(),
+                                path,
+                                refusal.text,
+                                refusal.http_status,
+                                refusal.grpc_code));
+  }
+}
+
+Async<Answer> Members::call(
+    std::string path, std::string body, Kind kind, bool linearizable, TimePoint deadline) {
+  co_await asio::this_coro::throw_if_cancelled(false);
+  if (members_.empty()) co_return Error(errc::invalid_argument, "etcd: no endpoint is configured");
+  Error last(errc::unavailable,
+             fmt::format("etcd: {}: the deadline had passed before it was sent", path));
+  auto pauses = backoff();
+  bool replaced = false;
+  for (;;) {
+    std::size_t strangers = 0;
+    const auto first = current_;
+    for (std::size_t i = 0; i < members_.size(); ++i) {
+      const auto state = co_await asio::this_coro::cancellation_state;
+      if (state.cancelled() != asio::cancellation_type::none)
+        co_return Error(errc::cancelled, "etcd: " + path);
+      if (clock_.now() >= deadline) co_return last;
+      const auto member = (first + i) % members_.size();
+      const auto share = share_of(clock_.now(), deadline, members_.size() - i);
+      bool stranger = false;
+      auto answer =
+          co_await attempt(member, path, body, kind, linearizable, share, deadline, stranger);
+      if (answer.has_value()) {
+        current_ = member;
+        co_return answer;
+      }
+      last = answer.error();
+      if (last.is(errc::cancelled)) co_return last;
+      if (last.is(errc::unavailable) || last.is(errc::timed_out) || last.is(errc::ambiguous))
+        leave(member, last);
+      if (!may_go_on(last, kind)) co_return last;
+      if (stranger) ++strangers;
+    }
+    const auto now = clock_.now();
+    if (strangers == members_.size() && linearizable && !replaced && now >= lease_until_) {
+      replaced = true;
+      replace_cluster(last.detail());
+      continue;
+    }
+    const auto wake = now + pauses.next();
+    if (wake >= deadline) co_return last;
+    options_.logger.debug("etcd: {}: no member answered, once more in {} ms ({})",
+                          path,
+                          std::chrono::duration_cast<std::chrono::milliseconds>(wake - now).count(),
+                          last.text());
+    co_await sleep_until(clock_, wake);
+  }
+}
+
+Async<std::unique_ptr<net::LineStream>> Members::open_watch(std::string body,
+                                                            std::size_t& member,
+                                                            TimePoint deadline) {
+  if (members_.empty()) co_return Error(errc::invalid_argument, "etcd: no endpoint is configured");
+  member = current_;
+  const auto share = share_of(clock_.now(), deadline, members_.size());
+  const auto prepared = co_await prepare(member, share);
+  if (prepared.has_error()) co_return prepared.error();
+  auto message = request(member, "watch", std::move(body));
+  // Without this a member that is cut off from the others keeps the watch open and says nothing
+  // (etcd #10819).
+  message.header("Grpc-Metadata-hasleader", "true");
+  message.effect(net::Effect::read);
+  const auto url = members_[member].url;
+  auto stream = co_await http_.open_lines(url, std::move(message), share);
+  if (stream.has_error()) co_return stream.error().in("etcd");
+  if ((*stream)->status() == 200) co_return stream;
+  const auto status = (*stream)->status();
+  const auto text = co_await (*stream)->next_line(share);
+  const auto refusal = wire::parse_refusal(status, text.has_value() ? *text : std::string());
+  if (wire::wants_authentication(refusal)) token_.clear();
+  co_return Error(wire::meaning(refusal, Kind::read),
+                  fmt::format("etcd {}: watch: {} (status {}, code {})",
+                              url.origin(),
+                              refusal.text,
+                              refusal.http_status,
+                              refusal.grpc_code));
+}
+
+}  // namespace spilo::etcd
