@@ -121,11 +121,16 @@ int each_process(Visit visit) noexcept {
 }  // namespace
 
 int directory_id(const char* data_dir, DirectoryId& id) noexcept {
-  struct stat info {};
-  if (::stat(data_dir, &info) != 0) return errno;
-  if (!S_ISDIR(info.st_mode)) return ENOTDIR;
-  id =
-      DirectoryId{static_cast<std::uint64_t>(info.st_dev), static_cast<std::uint64_t>(info.st_ino)};
+  struct statx info {};
+  if (::statx(
+          AT_FDCWD, data_dir, AT_STATX_DONT_SYNC, STATX_TYPE | STATX_INO | STATX_BTIME, &info) != 0)
+    return errno;
+  if (!S_ISDIR(info.stx_mode)) return ENOTDIR;
+  id.device = (std::uint64_t{info.stx_dev_major} << 32) | info.stx_dev_minor;
+  id.inode = info.stx_ino;
+  id.born_ns = (info.stx_mask & STATX_BTIME) != 0
+                   ? info.stx_btime.tv_sec * 1'000'000'000 + info.stx_btime.tv_nsec
+                   : 0;
   return 0;
 }
 
@@ -145,10 +150,8 @@ int postmaster_pid(const char* data_dir) noexcept {
 bool is_server_process(int pid, const DirectoryId& id) noexcept {
   if (pid <= 0) return false;
   // A process that has ended and waits for its parent has no working directory any more.
-  struct stat cwd {};
-  if (::stat(ProcPath(pid, "cwd").text, &cwd) != 0) return false;
-  const DirectoryId where{static_cast<std::uint64_t>(cwd.st_dev),
-                          static_cast<std::uint64_t>(cwd.st_ino)};
+  DirectoryId where;
+  if (directory_id(ProcPath(pid, "cwd").text, where) != 0) return false;
   return where == id && runs_postgres(pid);
 }
 

@@ -22,9 +22,11 @@ struct EndResult {
 
 // Which directory a server runs in. A server is recognised by its working directory, never by a
 // process id alone: ids are used again, and postmaster.pid may be stale or gone.
+// The time of birth tells a directory from a later one that was given the same inode.
 struct DirectoryId {
   std::uint64_t device = 0;
   std::uint64_t inode = 0;
+  std::int64_t born_ns = 0;  // 0 where the file system does not know
   bool operator==(const DirectoryId&) const = default;
 };
 

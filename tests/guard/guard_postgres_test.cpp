@@ -1,0 +1,121 @@
+// The guard against a real PostgreSQL 15 with backends in the middle of their work.
+#include <doctest/doctest.h>
+#include <grp.h>
+#include <pwd.h>
+
+#include <boost/asio/io_context.hpp>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+
+#include "guard/ok.hpp"
+#include "spilo/guard/end_server.hpp"
+#include "spilo/guard/process_guard.hpp"
+#include "spilo/runtime/system_clock.hpp"
+#include "support/process.hpp"
+#include "support/run.hpp"
+
+namespace {
+
+using namespace spilo;
+using namespace spilo::test;
+using namespace std::chrono_literals;
+
+const std::string programs = "/usr/lib/postgresql/15/bin/";
+
+// PostgreSQL refuses to run as root: then it gets a user of its own.
+std::vector<std::string> as_user(std::vector<std::string> command) {
+  if (::geteuid() != 0) return command;
+  const char* user = ::getpwnam("postgres") != nullptr ? "postgres" : "nobody";
+  const auto group = std::to_string(::getpwnam(user)->pw_gid);
+  std::vector<std::string> all{
+      "setpriv", std::string("--reuid=") + user, "--regid=" + group, "--clear-groups", "--"};
+  all.insert(all.end(), command.begin(), command.end());
+  return all;
+}
+
+class RealServer {
+ public:
+  RealServer() {
+    std::filesystem::permissions(dir_.path(), std::filesystem::perms::all);
+    run_command(
+        as_user({programs + "initdb", "-D", data_dir(), "-A", "trust", "-U", "postgres", "-N"}),
+        dir_ / "initdb.log");
+    postmaster_ = std::make_unique<Process>(
+        as_user(
+            {programs + "postgres", "-D", data_dir(), "-k", dir_.path(), "-p", port_, "-h", ""}),
+        dir_ / "server.log");
+    const auto answers = [&] {
+      Process ready({programs + "pg_isready", "-q", "-h", dir_.path(), "-p", port_},
+                    dir_ / "ready.log");
+      return ready.wait(5s) && ready.status() == 0;
+    };
+    REQUIRE(wait_until(answers, 30s));
+  }
+  ~RealServer() { guard::end_server(data_dir().c_str()); }
+  std::string data_dir() const { return dir_ / "data"; }
+  std::vector<std::string> client(std::vector<std::string> command) const {
+    command.insert(command.end(), {"-h", dir_.path(), "-p", port_, "-U", "postgres", "postgres"});
+    command.front() = programs + command.front();
+    return command;
+  }
+  std::string log(const std::string& name) const { return dir_ / name; }
+  bool exists() const { return guard::server_processes_exist(data_dir().c_str()); }
+
+ private:
+  TempDir dir_;
+  std::string port_ = std::to_string(free_port());
+  std::unique_ptr<Process> postmaster_;
+};
+
+}  // namespace
+
+TEST_CASE("PostgreSQL under load ends with its agent's lease") {
+  boost::asio::io_context io{1};
+  SystemClock clock(io.get_executor());
+  RealServer server;
+  run_command(server.client({"pgbench", "-i", "-q"}), server.log("init.log"));
+  Process load(server.client({"pgbench", "-c", "8", "-T", "60"}), server.log("load.log"));
+  const auto backends_work = [&] {
+    const auto out = run_command(
+        server.client(
+            {"psql", "-Atc", "select count(*) from pg_stat_activity where state='active'"}),
+        server.log("activity.log"));
+    return std::atoi(out.c_str() + out.find_last_of('\n', out.size() - 2) + 1) >= 3;
+  };
+  REQUIRE(wait_until(backends_work, 20s));
+
+  GuardOptions options;
+  options.data_dir = server.data_dir();
+  ProcessGuard guard(io.get_executor(), options);
+  REQUIRE(ok(guard.ensure()));
+  const auto deadline = clock.now() + 300ms;
+  REQUIRE(ok(guard.hold_until(deadline)));
+  REQUIRE(wait_until([&] { return !server.exists(); }, 10s));
+  const auto late = clock.now() - deadline;
+  std::printf(
+      "PostgreSQL 15 with 8 busy backends was gone %.1f ms after the deadline (seen within 5)\n",
+      static_cast<double>(late.count()) / 1e6);
+  CHECK(late > 0ms);
+  CHECK(late < 1s);
+  CHECK(load.wait(10s));
+}
+
+TEST_CASE("a stopped backend of PostgreSQL does not survive") {
+  boost::asio::io_context io{1};
+  SystemClock clock(io.get_executor());
+  RealServer server;
+  Process session(
+      server.client({"psql", "-Atc", "select pg_backend_pid()", "-c", "select pg_sleep(60)"}),
+      server.log("session.log"));
+  REQUIRE(wait_until([&] { return std::atoi(session.log().c_str()) > 0; }, 10s));
+  const int backend = std::atoi(session.log().c_str());
+  REQUIRE(::kill(backend, SIGSTOP) == 0);
+  GuardOptions options;
+  options.data_dir = server.data_dir();
+  ProcessGuard guard(io.get_executor(), options);
+  REQUIRE(ok(guard.ensure()));
+  REQUIRE(ok(guard.hold_until(clock.now())));
+  CHECK(wait_until([&] { return !server.exists(); }, 5s));
+  CHECK(session.wait(10s));
+}
