@@ -1,0 +1,44 @@
+// Opens the store that a configuration names: written once for spilod, spiloctl and everybody who
+// embeds them.
+#pragma once
+
+#include <boost/asio/any_io_executor.hpp>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "spilo/core/ids.hpp"
+#include "spilo/core/json.hpp"
+#include "spilo/core/log.hpp"
+#include "spilo/ports/clock.hpp"
+#include "spilo/ports/dcs.hpp"
+
+namespace spilo {
+
+struct StoreRequest {
+  // A configuration (patroni-contract 7.5). Exactly one of these sections must be there:
+  //   sqlite   file: /path, or just the path. Ours: all nodes on one machine.
+  //   etcd3    hosts (list, or text with commas) | host | url; protocol, username, password, cacert,
+  //            cert, key, key_password, verify
+  // `namespace` ("service" when absent) and the scope name the keys as Patroni names them. In a
+  // SQLite file the default namespace adds nothing to the scope.
+  json::Value document;
+  Scope scope;
+  Logger log;
+  std::uint64_t seed = 0;   // for the jitter of repeated attempts; different on every node
+  bool must_exist = false;  // sqlite: a missing file is an error and is not created
+};
+
+struct OpenedStore {
+  std::unique_ptr<dcs::Store> store;
+  std::string description;  // "sqlite /var/lib/x.db", "etcd3 http://a:2379,http://b:2379"; no secrets
+};
+
+// Connects to nothing yet, except that must_exist looks for the file. invalid_argument: the section
+// is missing, doubled or wrong, with everything that is wrong with it. unsupported: a store that
+// this program does not speak. not_found: see must_exist. Executor and clock outlive the store.
+Result<OpenedStore> open_store(boost::asio::any_io_executor executor,
+                               Clock& clock,
+                               const StoreRequest& request);
+
+}  // namespace spilo
