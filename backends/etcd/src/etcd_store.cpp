@@ -37,9 +37,10 @@ class Watch {
 }  // namespace
 
 std::string base_path(std::string_view name_space, const Scope& scope) {
-  std::string out = "/";
-  for (const char c : std::string(name_space).append("/").append(scope.str()).append("/"))
-    if (c != '/' || out.back() != '/') out += c;
+  const auto whole = fmt::format("/{}/{}/", name_space, scope.str());
+  std::string out;
+  for (const char c : whole)
+    if (c != '/' || !out.ends_with('/')) out += c;
   return out;
 }
 
