@@ -5,11 +5,6 @@
 namespace spilo::sqlite {
 namespace {
 
-// A transaction that waits for the disk anyway may do the checkpoint as well; a renewal does it
-// only when the log grows large, which happens to a cluster in which nothing but renewals goes on.
-constexpr int checkpoint_pages = 1000;
-constexpr int checkpoint_pages_late = 4000;
-
 [[noreturn]] void fail(sqlite3* handle, int code) {
   const char* text = handle != nullptr ? sqlite3_errmsg(handle) : sqlite3_errstr(code);
   throw SqlFailure(code, fmt::format("{} (SQLite code {})", text, code));
@@ -100,6 +95,15 @@ Database::Database(const std::string& file) {
   if (code != SQLITE_OK) fail(made, code);
   // Waiting for a lock would block the event loop; the store repeats the attempt instead.
   sqlite3_busy_timeout(made, 0);
+  // Replaces SQLite's own hook, which does a checkpoint in the midst of a commit: checkpoints are
+  // the Flusher's.
+  sqlite3_wal_hook(
+      made,
+      [](void* pages, sqlite3*, const char*, int count) {
+        *static_cast<int*>(pages) = count;
+        return SQLITE_OK;
+      },
+      log_pages_.get());
 }
 
 void Database::run(const char* sql) {
@@ -123,15 +127,6 @@ bool Database::has_moved() const noexcept {
   int moved = 0;
   sqlite3_file_control(handle(), "main", SQLITE_FCNTL_HAS_MOVED, &moved);
   return moved != 0;
-}
-
-void Database::set(Durability durability) {
-  if (durability_ == static_cast<int>(durability)) return;
-  const bool full = durability == Durability::full;
-  durability_ = -1;  // unknown should the next line fail
-  run(full ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL");
-  sqlite3_wal_autocheckpoint(handle(), full ? checkpoint_pages : checkpoint_pages_late);
-  durability_ = static_cast<int>(durability);
 }
 
 // ---- transactions ------------------------------------------------------------------------------

@@ -80,17 +80,17 @@ class Database {
   // The file of this name is no longer the one that was opened.
   bool has_moved() const noexcept;
 
-  enum class Durability { full, normal };
-  // For the transactions from now on. `normal` also puts off the checkpoint, which waits for the
-  // disk.
-  void set(Durability durability);
+  // How many pages the write-ahead log had after the last transaction of this connection.
+  int log_pages() const noexcept { return *log_pages_; }
 
  private:
   struct Close {
     void operator()(sqlite3* handle) const noexcept { sqlite3_close_v2(handle); }
   };
+  // At a fixed place, because SQLite keeps a pointer to it, and declared first, because the
+  // connection must go before it.
+  std::unique_ptr<int> log_pages_ = std::make_unique<int>(0);
   std::unique_ptr<sqlite3, Close> handle_;
-  int durability_ = -1;
 };
 
 // BEGIN IMMEDIATE to COMMIT; rolled back at the end of its life when it was not committed.

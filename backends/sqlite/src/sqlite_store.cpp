@@ -12,6 +12,7 @@
 #include <random>
 #include <utility>
 
+#include "flusher.hpp"
 #include "spilo/runtime/with_deadline.hpp"
 #include "store_file.hpp"
 #include "wake.hpp"
@@ -39,6 +40,9 @@ constexpr Duration longest_pause = milliseconds(10);
 // announcement, see wake.hpp.
 constexpr Duration looks_again[] = {milliseconds(30), milliseconds(300), seconds(2)};
 
+// A longer log makes reads slower and the file larger; 1,000 pages are 4 MiB.
+constexpr int checkpoint_pages = 1000;
+
 // Without inotify a waiter has to look by itself.
 constexpr Duration look_without_inotify = milliseconds(50);
 
@@ -53,10 +57,14 @@ std::string kernel_boot_id() {
   return id.empty() ? "unknown boot" : id;
 }
 
+// Success, the error code that was sent through the channel, or errc::cancelled when the wait for
+// it was.
 Async<bool> receive(Wake::Signal& signal) {
   constexpr auto token = asio::as_tuple(asio::use_awaitable);
   const auto [ec] = co_await signal.async_receive(token);
-  if (ec) co_return Error(errc::cancelled);
+  const auto state = co_await asio::this_coro::cancellation_state;
+  if (state.cancelled() != asio::cancellation_type::none) co_return Error(errc::cancelled);
+  if (ec) co_return Error(ec);
   co_return true;
 }
 
@@ -75,6 +83,7 @@ class SqliteStore::Impl {
              options.log),
         wake(ex),
         wake_file(options.file + "-wake") {
+    if (options.survive_power_failure) flusher.emplace(ex, options.file);
     file.on_commit([](void* self) { static_cast<Wake*>(self)->announce(); }, &wake);
   }
 
@@ -82,6 +91,12 @@ class SqliteStore::Impl {
   // starve a renewal. The later ones wait until whoever has the lock may be done. Fails when it is
   // too late for another attempt; until then nothing was done.
   Async<void> turn(std::string_view what, TimePoint deadline, errc late, int attempt);
+  // Waits until what was committed is on the disk.
+  Async<void> flush(TimePoint deadline);
+  // After each transaction.
+  void keep_log_short() {
+    if (flusher && file.log_pages() >= checkpoint_pages) flusher->checkpoint();
+  }
   // Waits for an announcement or until `at`; true when there was one.
   Async<bool> wait(Wake::Waiter& waiter, TimePoint at);
   Error refuse(std::string_view what, std::string text) const {
@@ -95,6 +110,7 @@ class SqliteStore::Impl {
   StoreFile file;
   Wake wake;
   std::string wake_file;
+  std::optional<Flusher> flusher;
   std::string session;
   // Only for the jitter of pauses: the order of attempts, never what they do.
   std::minstd_rand jitter{std::random_device{}()};
@@ -135,6 +151,22 @@ Async<bool> SqliteStore::Impl::wait(Wake::Waiter& waiter, TimePoint at) {
   const Error error = woken.error();
   if (error.is(errc::timed_out)) co_return false;
   co_return error.in(file.name() + ": changed_since");
+}
+
+Async<void> SqliteStore::Impl::flush(TimePoint deadline) {
+  const std::shared_ptr<Flusher::Signal> flushed = flusher->flush();
+  auto outcome = co_await with_deadline(clock, deadline, receive(*flushed));
+  if (outcome.has_value()) co_return Result<void>();
+  const Error error = outcome.error();
+  if (error.is(errc::cancelled))
+    co_return error.in(file.name() + ": commit: cancelled while the disk was writing");
+  const auto why = error.is(errc::timed_out)
+                       ? std::string("the disk did not confirm it up to the deadline")
+                       : "writing it to the disk failed: " + error.code().message();
+  co_return Error(
+      errc::ambiguous,
+      fmt::format(
+          "{}: commit: others see it, but a power failure may undo it: {}", file.name(), why));
 }
 
 std::optional<Error> SqliteStore::Impl::refuse(const dcs::Transaction& transaction) const {
@@ -178,7 +210,14 @@ Async<dcs::Committed> SqliteStore::commit(dcs::Transaction transaction, TimePoin
     auto written = impl_->file.commit(transaction, impl_->session);
     if (!written) continue;
     if (!written->has_value()) co_return written->error();
-    if ((*written)->is_changed) impl_->wake.announce();
+    if ((*written)->is_changed) {
+      impl_->wake.announce();
+      impl_->keep_log_short();
+      if (impl_->flusher) {
+        auto flushed = co_await impl_->flush(deadline);
+        if (!flushed.has_value()) co_return flushed.error();
+      }
+    }
     co_return std::move((*written)->committed);
   }
 }
@@ -203,6 +242,7 @@ Async<dcs::Lease> SqliteStore::renew(Duration ttl, TimePoint deadline) {
       co_return error;
     }
     impl_->session = (*renewed)->lease.session.str();
+    impl_->keep_log_short();
     if ((*renewed)->is_earlier) impl_->wake.announce();
     co_return std::move((*renewed)->lease);
   }

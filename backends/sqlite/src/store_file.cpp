@@ -243,6 +243,8 @@ std::optional<Error> StoreFile::open() {
       return refused;
     }
     Database& database = tables_->database;
+    // A COMMIT does not wait for the disk; flushing is up to the caller, see flusher.hpp.
+    database.run("PRAGMA synchronous=NORMAL");
     database.run("PRAGMA cache_size=-512");
     database.run("PRAGMA journal_size_limit=16777216");
     tables_->prepare();
@@ -387,7 +389,6 @@ std::optional<Error> StoreFile::check(const dcs::Transaction& transaction,
 Attempt<StoreFile::Written> StoreFile::commit(const dcs::Transaction& transaction,
                                               const std::string& session) {
   return attempt<Written>("commit", [&]() -> Attempt<Written> {
-    tables_->database.set(Database::Durability::full);
     WriteTransaction write(tables_->database);
     if (!write.begin()) return {};
     const TimePoint now = clock_.now();
@@ -421,7 +422,6 @@ Attempt<StoreFile::Written> StoreFile::commit(const dcs::Transaction& transactio
 
 Attempt<StoreFile::Renewed> StoreFile::renew(const std::string& session, Duration ttl) {
   return attempt<Renewed>("renew", [&]() -> Attempt<Renewed> {
-    tables_->database.set(Database::Durability::normal);
     // Taken before anything is written: what is stored below is later, so the holder never believes
     // longer than the others wait.
     const TimePoint before = clock_.now();
@@ -470,7 +470,6 @@ Attempt<StoreFile::Renewed> StoreFile::renew(const std::string& session, Duratio
 
 Attempt<bool> StoreFile::end_session(const std::string& session) {
   return attempt<bool>("end_session", [&]() -> Attempt<bool> {
-    tables_->database.set(Database::Durability::normal);
     WriteTransaction write(tables_->database);
     if (!write.begin()) return {};
     Change change(*tables_);
@@ -497,9 +496,12 @@ Attempt<StoreFile::Position> StoreFile::position() {
   });
 }
 
+int StoreFile::log_pages() const noexcept {
+  return tables_ ? tables_->database.log_pages() : 0;
+}
+
 Attempt<bool> StoreFile::purge() {
   return attempt<bool>("purge", [&]() -> Attempt<bool> {
-    tables_->database.set(Database::Durability::normal);
     WriteTransaction write(tables_->database);
     if (!write.begin()) return {};
     Change change(*tables_);

@@ -57,6 +57,8 @@ class StoreFile {
   Attempt<Renewed> renew(const std::string& session, Duration ttl);
   Attempt<bool> end_session(const std::string& session);  // true when keys were deleted with it
   Attempt<Position> position();
+  // How long the write-ahead log is; it starts again some time after a checkpoint.
+  int log_pages() const noexcept;
   Attempt<bool> purge();  // deletes what has expired; true when there were keys
 
  private:

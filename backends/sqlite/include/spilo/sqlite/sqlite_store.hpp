@@ -27,6 +27,9 @@ class Options {
   // id. A simulation in virtual time, whose clock starts again with each run, puts something else
   // here for each run.
   std::string boot_id;
+  // False: commit() does not wait for the disk, and the store needs no second thread. For tests and
+  // for simulations, whose executors may not be posted to from another thread.
+  bool survive_power_failure = true;
 };
 
 // Thread-safety: use one instance on the thread that runs its executor; operations may overlap. Any
@@ -39,18 +42,19 @@ class Options {
 // holder computes valid_until from a time taken before the expiry that is stored, so it never
 // believes longer than the others wait. Destroying the store does not end its session.
 //
-// Durability: commit() is on disk when it returns (WAL, synchronous=FULL): the counter behind
-// Version must never run twice through the same numbers, not even after a power failure, or an old
-// fencing token would be valid again. renew() and end_session() are not waited for
-// (synchronous=NORMAL): no session outlives the boot in which it was opened. So a renewal costs no
-// disk access, apart from a checkpoint every few thousand renewals.
+// Durability: commit() is on disk when it returns: the counter behind Version must never run twice
+// through the same numbers, not even after a power failure, or an old fencing token would be valid
+// again. Other clients may see the change a moment earlier. renew() and end_session() do not wait
+// for the disk: no session outlives the boot in which it was opened. The waiting is done by a
+// thread of the store's own that knows nothing but fdatasync() and checkpoints, so a slow disk
+// delays commits, but neither the event loop nor the renewals of any process.
 //
 // Errors, beyond what the port says:
 //   unavailable       the file was locked by another process up to the deadline (it may be frozen,
 //   and the store can't work
 //                     until it is thawed or killed), the directory is missing, the disk is full, or
 //                     it failed before COMMIT
-//   ambiguous         the disk failed in COMMIT
+//   ambiguous         the disk failed in COMMIT, or did not confirm it up to the deadline
 //   denied            the directory or the file may not be written
 //   invalid_argument  the file is no database or another program's; a ttl or a value is beyond
 //   limits() unsupported       the file was written by a newer version, or its file system can't do
