@@ -86,6 +86,7 @@ struct KillServer {
 };
 struct AskFailsafe {
   std::map<NodeName, std::string> members;  // without ourselves
+  TimePoint asked_at{};                     // promises count from here
   bool operator==(const AskFailsafe&) const = default;
 };
 struct Configure {
@@ -105,9 +106,6 @@ struct RunCallback {
   std::string role;
   bool operator==(const RunCallback&) const = default;
 };
-struct EndSession {
-  bool operator==(const EndSession&) const = default;
-};
 struct Reply {
   std::uint64_t request = 0;
   int status = 200;  // as HTTP would say it
@@ -117,6 +115,7 @@ struct Reply {
 struct Exit {
   int status = 0;
   std::string why;
+  bool end_session = true;  // false in pause: the keys stay for the next agent, or expire
   bool operator==(const Exit&) const = default;
 };
 using Effect = std::variant<ReadCluster,
@@ -135,7 +134,6 @@ using Effect = std::variant<ReadCluster,
                             SyncSlots,
                             EnsureGuard,
                             RunCallback,
-                            EndSession,
                             Reply,
                             Exit>;
 

@@ -82,6 +82,7 @@ struct TaskDone {
 };
 struct FailsafeAnswered {
   FailsafeAnswer answer;
+  TimePoint asked_at{};  // of the round that it answers
 };
 struct SlotsSynced {};
 struct GuardReady {

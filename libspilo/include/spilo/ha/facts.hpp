@@ -90,42 +90,46 @@ struct OperatorRequest {
   bool operator==(const OperatorRequest&) const = default;
 };
 
+struct FailsafeQuestion {
+  std::uint64_t request = 0;
+  NodeName leader;
+  bool operator==(const FailsafeQuestion&) const = default;
+};
+
 struct Facts {
   TimePoint now{};
   WallTime wall{};
 
   // The store.
-  std::optional<ClusterView>
-      cluster;                 // the last successful read, with our own later writes applied
-  bool cluster_stale = true;   // something may have changed since
-  bool store_answers = false;  // the last operation got an answer with authority
-  std::string store_problem;   // why not
-  SessionId session;           // our present session; empty: none
+  std::optional<ClusterView> cluster;  // the last successful read, with our own grants applied
+  bool cluster_stale = true;           // something may have changed since
+  bool store_answers = false;          // the last operation got an answer with authority
+  std::string store_problem;           // why not
+  TimePoint read_failed_at{};          // last failed read; zero after a good one
+  TimePoint lock_changed_at{};         // our own last change of the leader key: older reads say nothing about it
+  SessionId session;                   // our present session; empty: none
   TimePoint session_valid_until{};
-  TimePoint read_failed_at{};           // last failed read; zero after a good one
-  TimePoint lock_changed_at{};          // our own last change of the leader key: older reads say nothing about it
   // Members keep taking part in a race for a while after their key has expired.
   std::map<NodeName, Member> known_members;
 
   // PostgreSQL.
   std::optional<NodeView> node;  // the last observation
-  bool node_stale = true;
+  TimePoint node_changed_at{};   // something happened then: older observations do not show it
   std::optional<RunningTask> task;
   std::optional<FinishedTask> last_task;
 
+  bool node_current() const noexcept { return node && node->observed_at >= node_changed_at; }
+
   // The guard.
   bool guard_ready = false;  // a guard process watches, or is not wanted
+  std::string guard_problem;
+  TimePoint guard_failed_at{};
 
   // The others.
-  std::map<NodeName, PeerStatus> peers;  // last answers
-  std::map<NodeName, TimePoint> asked;   // open questions
-  std::map<NodeName, FailsafeAnswer>
-      failsafe_answers;  // to the round that began at memory.failsafe_asked_at
-  // As a receiver of POST /failsafe: that leader is alive without a store, until then.
-  NodeName failsafe_leader;
-  std::string failsafe_leader_conn_url;
-  std::string failsafe_leader_api_url;
-  TimePoint failsafe_leader_until{};
+  std::map<NodeName, PeerStatus> peers;                 // last answers
+  std::map<NodeName, TimePoint> asked;                  // open questions
+  std::map<NodeName, FailsafeAnswer> failsafe_answers;  // to the round of memory.failsafe_asked_at
+  std::vector<FailsafeQuestion> failsafe_questions;     // POST /failsafe, to be answered
 
   // Our own process.
   std::vector<OperatorRequest> requests;
@@ -135,41 +139,61 @@ struct Facts {
   bool operator==(const Facts&) const = default;
 };
 
-// A switchover or orderly stop that this primary is carrying out.
+// A switchover, manual failover or orderly stop that this primary is carrying out.
 struct Handover {
-  enum class Phase { checkpoint, stop, release };
   NodeName candidate;  // empty: whoever is best
-  Phase phase = Phase::checkpoint;
   TimePoint started{};
-  bool manual_failover = false;  // a failover request without a leader
   bool operator==(const Handover&) const = default;
 };
 
 struct Memory {
+  TimePoint started_at{};  // first step of this life
   TaskId last_task_id{};
-  TimePoint unlocked_since{};     // zero: locked, as far as we know
-  TimePoint released_at{};        // we gave the lock away then: stand back for a while
+
+  // The lock.
+  TimePoint unlocked_since{};  // zero: locked, as far as we know
+  NodeName last_leader;        // the last other node that held the lock
+  bool was_primary = false;    // the server was writable under our lock and has not been seen down since
+  Term last_term;              // of our last grant in this life
+  TimePoint reclaim_until{};   // a running primary whose key vanished may take it again until then
+  TimePoint released_at{};     // we gave the lock away then: stand back for a while
+  TimePoint promote_failed_at{};
+  std::optional<Handover> handover;
+
+  // A store outage.
   TimePoint failsafe_asked_at{};  // zero: no round is open
   TimePoint failsafe_until{};     // every listed member promised not to take the lock until then
-  std::optional<Handover> handover;
-  bool was_primary = false;  // the server was writable under our lock, in this life of the agent
-  Term last_term;            // of our last grant
-  TimePoint crashed_at{};    // zero: not crashed
-  int crash_count = 0;       // restarts in place within the budget window
-  std::string published;     // member key as last written
+  NodeName failsafe_promised_to;  // our own promise: that leader is alive without a store, until then
+  TimePoint failsafe_promised_until{};
+
+  // The server.
+  TimePoint crashed_at{};  // when it was first seen down after it ran; zero: not crashed
+  int crash_count = 0;     // within the last ten minutes
+  TimePoint crash_window{};
+  TimePoint hung_since{};
+  TimePoint not_streaming_since{};  // a running replica without a stream, since
+  TimePoint attempt_not_before{};   // back-off after a failed start, clone or rejoin
+  int attempt_failures = 0;
+  bool bootstrapped_here = false;  // this node won `initialize` and has not finished
+  dcs::Version config_applied;     // version of `config` that the server runs with
+
+  // What we have written.
+  std::string published;
   SessionId published_session;
   TimePoint published_at{};
-  std::string status_written;
-  TimePoint status_written_at{};
-  TimePoint rejoin_not_before{};  // back-off after a failed attempt
-  int rejoin_failures = 0;
-  TimePoint observed_not_before{};
-  TimePoint slots_checked_at{};
-  dcs::Version config_applied;             // version of `config` that the server runs with
+  ClusterStatus status_written;
+  TimePoint status_at{};
+  std::vector<std::string> slots_wanted;
+  TimePoint slots_at{};
+
+  // Operators.
   std::optional<OperatorRequest> serving;  // the request whose task is running
   std::optional<OperatorRequest> scheduled_restart;
-  bool bootstrapped_here = false;  // this node won `initialize` and has not finished
-  bool first_cycle_done = false;
+  TimePoint request_seen_at{};  // when the present content of `failover` was first seen
+  dcs::Version request_version;
+  dcs::Version served_request;  // the request that stood when we raced for the lock: our grant settles it
+  std::string last_callback_role;
+
   bool operator==(const Memory&) const = default;
 };
 

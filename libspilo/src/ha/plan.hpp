@@ -1,0 +1,119 @@
+// One decision in the making: the facts, what follows from them, and the effects so far. Private to ha/.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "spilo/ha/machine.hpp"
+#include "spilo/model/codec.hpp"
+
+namespace spilo::ha {
+
+using namespace std::chrono_literals;
+
+struct Plan {
+  Plan(const Identity& identity, const Facts& facts, const Memory& memory);
+
+  const Identity& id;
+  const Facts& f;
+  Memory mem;
+  const Timing t;
+  const TimePoint now;
+
+  std::vector<Effect> effects;
+  TimePoint wake;
+  std::string_view rule;
+  std::string summary;
+
+  // ---- what follows from the facts -----------------------------------------------------------
+  const ClusterView* cluster;  // null: never read
+  const NodeView* node;        // null: never observed
+  DynamicConfig config;        // the store's, or the defaults with the local timing
+  bool paused;
+  bool lock_mine;                     // the key names us
+  bool lock_held;                     // and is bound to our present session, which is valid now
+  bool leader_other;                  // the key names somebody else
+  bool unlocked;                      // read, and nobody holds it
+  bool writable;                      // the server is, or is being made, a primary
+  std::optional<TimePoint> deadline;  // guard_deadline
+
+  bool busy(InFlight kind) const { return f.in_flight.contains(kind); }
+  bool task_running(TaskKind kind) const { return f.task && f.task->task.kind == kind; }
+  const Member* leader_member() const {
+    return cluster != nullptr && cluster->leader ? cluster->member(cluster->leader->holder)
+                                                 : nullptr;
+  }
+  // The highest timeline that the store knows a primary to have had.
+  TimelineId cluster_timeline() const;
+  bool timeline_too_old() const;
+  static double seconds(Duration d) { return std::chrono::duration<double>(d).count(); }
+
+  // ---- building the decision ------------------------------------------------------------------
+  void emit(Effect effect) { effects.push_back(std::move(effect)); }
+  // Emits unless one of the kind is on its way.
+  void emit_once(InFlight kind, Effect effect);
+  void wake_at(TimePoint at) {
+    if (at > now) wake = std::min(wake, at);
+  }
+  void start(Task task);
+  void kill(std::string why);
+  template <class... Args>
+  bool say(fmt::format_string<Args...> text, Args&&... args) {
+    summary = fmt::format(text, std::forward<Args>(args)...);
+    return true;
+  }
+};
+
+// Asks every one of `who` about its state, unless an answer to a question not older than `since` is there.
+struct Probes {
+  std::vector<const PeerStatus*> answers;  // also the unreachable ones that were asked in time
+  NodeName waiting_for;                    // somebody may still answer; empty: no more
+};
+Probes probe(Plan& plan, const std::vector<const Member*>& who, TimePoint since);
+// Members of the last views except ourselves that have an api_url.
+std::vector<const Member*> other_members(const Plan& plan);
+
+// Does `peer` qualify to lead after us: reachable, in recovery, not excluded, no older timeline, and with everything up to
+// `required`? Empty, or why not.
+std::string cannot_lead(const Plan& plan, const PeerStatus& peer, Lsn required);
+// Asks the members that may lead after us (`only`: just that one). The first that qualifies, by WAL position.
+struct Heirs {
+  const PeerStatus* best = nullptr;
+  NodeName waiting_for;
+  std::string problems;  // why the others do not qualify
+};
+Heirs find_heir(Plan& plan, const NodeName& only, Lsn required, TimePoint since);
+
+// Whom a replica on this node follows: replicatefrom when that member exists, else the leader.
+Upstream upstream_of(const Plan& plan);
+
+// A rule decides (true, with plan.summary set) or passes.
+struct RuleEntry {
+  std::string_view name;
+  std::string_view sentence;
+  bool (*apply)(Plan&);
+};
+std::span<const RuleEntry> lease_rules() noexcept;
+std::span<const RuleEntry> stop_rules() noexcept;
+std::span<const RuleEntry> lock_rules() noexcept;
+std::span<const RuleEntry> operator_rules() noexcept;
+std::span<const RuleEntry> bootstrap_rules() noexcept;
+std::span<const RuleEntry> crash_rules() noexcept;
+std::span<const RuleEntry> primary_rules() noexcept;
+std::span<const RuleEntry> race_rules() noexcept;
+std::span<const RuleEntry> replica_rules() noexcept;
+
+// Duties: done beside whatever rule decides.
+void gather(Plan& plan);           // reads, observations, the guard process
+void answer_failsafe(Plan& plan);  // promises to a leader without a store
+void ask_failsafe(Plan& plan);     // and asking for them
+void serve_requests(Plan& plan);   // refusals and replies of operators' requests
+void publish(Plan& plan);          // our member key
+void keep_books(Plan& plan);       // status, history, failsafe, config, initialize: the leader's keys
+
+}  // namespace spilo::ha

@@ -1,0 +1,139 @@
+// An empty data directory, and a cluster that does not exist yet (contract 3.4 and 3.5).
+#include <array>
+
+#include "plan.hpp"
+#include "spilo/model/keys.hpp"
+
+namespace spilo::ha {
+namespace {
+
+bool empty(const Plan& plan) { return plan.node->data_dir == NodeView::DataDir::empty; }
+
+bool backing_off(Plan& plan) {
+  if (plan.now >= plan.mem.attempt_not_before) return false;
+  plan.wake_at(plan.mem.attempt_not_before);
+  return true;
+}
+
+std::string last_failure(const Plan& plan) {
+  const auto& last = plan.f.last_task;
+  return last && last->failure ? ": " + last->failure->text() : "";
+}
+
+bool data_dir_unusable(Plan& plan) {
+  if (plan.node->data_dir != NodeView::DataDir::unusable) return false;
+  if (plan.lock_mine) plan.emit_once(InFlight::release, ReleaseLock{.held = *plan.cluster->leader});
+  return plan.say("the data directory can't be used and is left alone: {}", plan.node->problem);
+}
+
+bool release_without_data(Plan& plan) {
+  if (!empty(plan) || !plan.lock_mine || plan.mem.bootstrapped_here) return false;
+  plan.emit_once(InFlight::release, ReleaseLock{.held = *plan.cluster->leader});
+  return plan.say("released leader key voluntarily as data dir empty and currently leader");
+}
+
+bool empty_while_paused(Plan& plan) {
+  if (!empty(plan) || !plan.paused) return false;
+  return plan.say("running with empty data directory");
+}
+
+bool clone(Plan& plan) {
+  if (!empty(plan) || !plan.leader_other) return false;
+  const auto* leader = plan.leader_member();
+  if (leader == nullptr || leader->conn_url.empty())
+    return plan.say("waiting for {}, the leader, to publish its address", plan.cluster->leader->holder.str());
+  if (leader->role != "primary" && leader->role != "standby_leader")
+    return plan.say("waiting for {}, the leader, to run as a primary", leader->name.str());
+  if (backing_off(plan)) return plan.say("waiting before copying again{}", last_failure(plan));
+  Upstream source = upstream_of(plan);
+  for (const auto& member : plan.cluster->members)
+    if (member.name != plan.id.node && member.name != leader->name && member.tags.clonefrom &&
+        member.state == "running" && !member.conn_url.empty())
+      source = Upstream{.name = member.name,
+                        .conn_url = member.conn_url,
+                        .api_url = member.api_url,
+                        .timeline = member.timeline};
+  plan.start(Task{.kind = TaskKind::clone, .upstream = source, .reason = "the data directory is empty"});
+  return plan.say("trying to bootstrap from {} '{}'",
+                  source.name == leader->name ? "leader" : "replica",
+                  source.name.str());
+}
+
+bool give_up_bootstrap(Plan& plan) {
+  const auto& last = plan.f.last_task;
+  if (!plan.mem.bootstrapped_here || plan.lock_mine || !last || !last->failure ||
+      last->task.kind != TaskKind::bootstrap)
+    return false;
+  if (plan.cluster->initialize && plan.cluster->initialize->empty()) {
+    plan.emit_once(InFlight::initialize,
+                   EraseKey{.kind = InFlight::initialize,
+                            .key = keys::initialize,
+                            .at = plan.cluster->initialize_version});
+    return plan.say("giving the cluster's claim back, creating it failed: {}", last->failure->text());
+  }
+  plan.mem.bootstrapped_here = false;
+  return plan.say("creating the cluster failed: {}", last->failure->text());
+}
+
+bool bootstrap(Plan& plan) {
+  if (!empty(plan) || !plan.mem.bootstrapped_here) return false;
+  plan.start(Task{.kind = TaskKind::bootstrap, .reason = "this node won the race to create the cluster"});
+  return plan.say("trying to bootstrap a new cluster");
+}
+
+bool claim_cluster(Plan& plan) {
+  if (!empty(plan) || !plan.unlocked || plan.cluster->initialize) return false;
+  if (!plan.id.can_bootstrap)
+    return plan.say("waiting for leader to bootstrap: this node's configuration has no bootstrap section");
+  if (plan.id.tags.nofailover)
+    return plan.say("waiting for leader to bootstrap: this node is tagged nofailover");
+  if (backing_off(plan)) return plan.say("waiting before creating the cluster again{}", last_failure(plan));
+  if (plan.f.session.empty()) return plan.say("waiting for a session with the store");
+  // Bound to our session: a node that dies while it creates the cluster does not block the others for ever.
+  plan.emit_once(InFlight::initialize,
+                 WriteKey{.kind = InFlight::initialize,
+                          .key = keys::initialize,
+                          .value = "",
+                          .at = dcs::Version{},
+                          .session_bound = true});
+  return plan.say("trying to win the race to create the cluster");
+}
+
+bool wait_for_leader(Plan& plan) {
+  if (!empty(plan)) return false;
+  return plan.say("waiting for leader to bootstrap{}",
+                  plan.cluster->initialize && !plan.cluster->initialize->empty()
+                      ? ": the cluster exists, but nobody leads it just now"
+                      : "");
+}
+
+bool claim_for_data(Plan& plan) {
+  if (!plan.unlocked || plan.cluster->initialize || plan.paused) return false;
+  if (plan.node->role != NodeView::Role::primary || !is_valid(plan.node->system_id)) return false;
+  plan.emit_once(InFlight::initialize,
+                 WriteKey{.kind = InFlight::initialize,
+                          .key = keys::initialize,
+                          .value = plan.node->system_id.str(),
+                          .at = dcs::Version{}});
+  return plan.say("claiming the cluster for the data directory that exists here");
+}
+
+constexpr std::array table = {
+    RuleEntry{"data-dir-unusable", "A data directory that can't be used is never touched.", data_dir_unusable},
+    RuleEntry{"release-without-data", "Who has no data does not lead.", release_without_data},
+    RuleEntry{"empty-while-paused", "Nothing is created while paused.", empty_while_paused},
+    RuleEntry{"clone", "An empty node copies a running cluster.", clone},
+    RuleEntry{"give-up-bootstrap", "A failed creation frees the claim for others.", give_up_bootstrap},
+    RuleEntry{"bootstrap", "The winner of the race creates the cluster.", bootstrap},
+    RuleEntry{"claim-cluster", "Empty nodes race to create the cluster.", claim_cluster},
+    RuleEntry{"wait-for-leader", "An empty node waits for somebody to copy.", wait_for_leader},
+    RuleEntry{"claim-for-data",
+              "An existing primary's data directory becomes the cluster that the store does not know.",
+              claim_for_data},
+};
+
+}  // namespace
+
+std::span<const RuleEntry> bootstrap_rules() noexcept { return table; }
+
+}  // namespace spilo::ha

@@ -1,0 +1,75 @@
+// A store that does not answer: the members' promise stands in for the lease (failsafe mode, contract 3.9).
+#include "plan.hpp"
+
+namespace spilo::ha {
+namespace {
+
+// May our lease be replaced by promises: we lead, we are listed, and the store is the only thing that is missing.
+bool may_ask(const Plan& plan) {
+  if (!plan.config.failsafe_mode || plan.paused || !plan.writable || plan.f.stop_requested) return false;
+  if (plan.cluster == nullptr || !plan.lock_mine || plan.f.store_answers) return false;
+  return plan.cluster->failsafe && plan.cluster->failsafe->contains(plan.id.node);
+}
+
+void evaluate(Plan& plan) {
+  std::size_t accepted = 0;
+  for (const auto& [name, url] : *plan.cluster->failsafe) {
+    const auto answer = plan.f.failsafe_answers.find(name);
+    if (name == plan.id.node || (answer != plan.f.failsafe_answers.end() && answer->second.accepted))
+      ++accepted;
+  }
+  if (accepted < plan.cluster->failsafe->size()) return;
+  // The promise of each counts from before it was asked for.
+  plan.mem.failsafe_until = plan.mem.failsafe_asked_at + plan.t.ttl;
+  plan.mem.failsafe_asked_at = TimePoint{};
+}
+
+}  // namespace
+
+void ask_failsafe(Plan& plan) {
+  if (!may_ask(plan)) {
+    // A round that is open stays answerable until the store is back; then the lease counts again.
+    if (plan.f.store_answers) plan.mem.failsafe_asked_at = TimePoint{};
+    return;
+  }
+  if (plan.mem.failsafe_asked_at != TimePoint{}) evaluate(plan);
+  const auto safe = safe_until(plan.id, plan.f, plan.mem);
+  plan.deadline = guard_deadline(plan.id, plan.f, plan.mem);
+  const auto begin = safe - plan.t.ttl / 2;
+  if (plan.now < begin) {
+    plan.wake_at(begin);
+    return;
+  }
+  // A member that did not answer is asked again: the round is repeated as a whole, so that all promises count from one time.
+  const auto again = plan.mem.failsafe_asked_at + std::clamp<Duration>(plan.t.ttl / 20, 200ms, 1s);
+  if (plan.mem.failsafe_asked_at != TimePoint{} && plan.now < again) {
+    plan.wake_at(again);
+    return;
+  }
+  auto members = *plan.cluster->failsafe;
+  members.erase(plan.id.node);
+  plan.mem.failsafe_asked_at = plan.now;
+  if (members.empty()) {
+    plan.mem.failsafe_until = plan.now + plan.t.ttl;
+    plan.mem.failsafe_asked_at = TimePoint{};
+    plan.deadline = guard_deadline(plan.id, plan.f, plan.mem);
+    plan.wake_at(plan.now + plan.t.ttl / 2);
+    return;
+  }
+  plan.wake_at(plan.now + std::clamp<Duration>(plan.t.ttl / 20, 200ms, 1s));
+  plan.emit(AskFailsafe{.members = std::move(members), .asked_at = plan.now});
+}
+
+void answer_failsafe(Plan& plan) {
+  for (const auto& question : plan.f.failsafe_questions) {
+    // Only who neither leads nor is taking the lock just now can promise to leave it alone.
+    const bool leads = plan.writable || plan.lock_mine || plan.busy(InFlight::acquire);
+    plan.emit(leads ? Reply{.request = question.request, .status = 500, .text = "Running as a leader"}
+                    : Reply{.request = question.request, .status = 200, .text = "Accepted"});
+    if (leads) continue;
+    plan.mem.failsafe_promised_to = question.leader;
+    plan.mem.failsafe_promised_until = plan.now + plan.t.ttl;
+  }
+}
+
+}  // namespace spilo::ha
