@@ -7,8 +7,9 @@
 namespace spilo::ha {
 namespace {
 
-// Safety first: what must happen whatever else is going on. Then an orderly stop; then what can't be decided yet; then the lock; then
-// running work and operators; then the life of the server by the role it has.
+// Safety first: what must happen whatever else is going on. Then an orderly stop; then what can't
+// be decided yet; then the lock; then running work and operators; then the life of the server by
+// the role it has.
 const std::array tables = {
     &lease_rules,      // somebody else leads; the lease is over, or nearly
     &stop_rules,       // we were told to stop

@@ -1,4 +1,5 @@
-// What a node does beside whatever rule decides: looking, publishing, keeping the leader's books, answering.
+// What a node does beside whatever rule decides: looking, publishing, keeping the leader's books,
+// answering.
 #include "plan.hpp"
 #include "spilo/model/keys.hpp"
 
@@ -8,28 +9,42 @@ namespace {
 // A watch reports every change; reading again without one is only a safety net.
 constexpr Duration reread_after = 60s;
 
-bool is_transient(const Plan& plan) { return plan.f.task || plan.mem.handover; }
+bool is_transient(const Plan& plan) {
+  return plan.f.task || plan.mem.handover;
+}
 
 std::string state_of(const Plan& plan) {
   if (plan.f.task) {
     switch (plan.f.task->task.kind) {
-      case TaskKind::bootstrap: return "initializing new cluster";
-      case TaskKind::clone: return "creating replica";
-      case TaskKind::restart: return "restarting";
+      case TaskKind::bootstrap:
+        return "initializing new cluster";
+      case TaskKind::clone:
+        return "creating replica";
+      case TaskKind::restart:
+        return "restarting";
       case TaskKind::start:
-      case TaskKind::rejoin: return "starting";
-      case TaskKind::stop: return "stopping";
-      default: break;
+      case TaskKind::rejoin:
+        return "starting";
+      case TaskKind::stop:
+        return "stopping";
+      default:
+        break;
     }
   }
   if (plan.node == nullptr) return "stopped";
   switch (plan.node->process) {
-    case NodeView::Process::running: return "running";
-    case NodeView::Process::starting: return "starting";
-    case NodeView::Process::stopping: return "stopping";
-    case NodeView::Process::crashed: return "crashed";
-    case NodeView::Process::hung: return "running";
-    case NodeView::Process::stopped: break;
+    case NodeView::Process::running:
+      return "running";
+    case NodeView::Process::starting:
+      return "starting";
+    case NodeView::Process::stopping:
+      return "stopping";
+    case NodeView::Process::crashed:
+      return "crashed";
+    case NodeView::Process::hung:
+      return "running";
+    case NodeView::Process::stopped:
+      break;
   }
   const auto& last = plan.f.last_task;
   if (last && last->failure && last->task.kind == TaskKind::bootstrap) return "initdb failed";
@@ -167,7 +182,8 @@ void keep_failsafe(Plan& plan) {
 }
 
 void keep_slots(Plan& plan) {
-  // Every node keeps a physical slot for every other member, so that the WAL they need survives a failover.
+  // Every node keeps a physical slot for every other member, so that the WAL they need survives a
+  // failover.
   if (!plan.config.use_slots || !plan.node->running() || plan.f.task) return;
   std::vector<std::string> wanted;
   std::vector<std::pair<std::string, Lsn>> positions;
@@ -201,7 +217,8 @@ void keep_config(Plan& plan) {
     if (plan.node->running() && !plan.f.task)
       plan.start(Task{.kind = TaskKind::reload, .reason = "the cluster's configuration changed"});
   }
-  if (plan.lock_held && cluster.config_version == dcs::Version{} && !plan.id.bootstrap_dcs.is_null())
+  if (plan.lock_held && cluster.config_version == dcs::Version{} &&
+      !plan.id.bootstrap_dcs.is_null())
     write(plan, InFlight::config, keys::config, json::dump(plan.id.bootstrap_dcs), {});
 }
 
@@ -221,6 +238,13 @@ void keep_initialize(Plan& plan) {
 
 }  // namespace
 
+std::string member_state(const Identity& identity, const Facts& facts, const Memory& memory) {
+  return state_of(Plan(identity, facts, memory));
+}
+std::string member_role(const Identity& identity, const Facts& facts, const Memory& memory) {
+  return role_of(Plan(identity, facts, memory));
+}
+
 void gather(Plan& plan) {
   const auto& f = plan.f;
   if (!f.node_current() || plan.now >= f.node->observed_at + plan.t.loop_wait) {
@@ -228,7 +252,8 @@ void gather(Plan& plan) {
   } else {
     plan.wake_at(f.node->observed_at + plan.t.loop_wait);
   }
-  const bool old = !f.cluster || plan.now >= f.cluster->read_started + std::max(reread_after, plan.t.loop_wait);
+  const bool old =
+      !f.cluster || plan.now >= f.cluster->read_started + std::max(reread_after, plan.t.loop_wait);
   const auto retry = f.read_failed_at + std::clamp<Duration>(plan.t.loop_wait / 4, 100ms, 1s);
   if ((f.cluster_stale || old) && (f.read_failed_at == TimePoint{} || plan.now >= retry)) {
     plan.emit_once(InFlight::read_cluster, ReadCluster{});
@@ -270,7 +295,8 @@ void keep_books(Plan& plan) {
   if (plan.cluster == nullptr || plan.node == nullptr || !plan.f.node_current()) return;
   keep_config(plan);
   keep_slots(plan);
-  if (!plan.lock_held || !plan.node->accepts_writes() || is_transient(plan) || !plan.f.store_answers)
+  if (!plan.lock_held || !plan.node->accepts_writes() || is_transient(plan) ||
+      !plan.f.store_answers)
     return;
   keep_initialize(plan);
   keep_status(plan);

@@ -11,7 +11,8 @@ namespace {
 
 constexpr Duration reclaim_grace = std::chrono::seconds(1);
 
-// Folds one event into facts and memory. Nothing is decided here: every consequence is left to the rules.
+// Folds one event into facts and memory. Nothing is decided here: every consequence is left to the
+// rules.
 class Fold {
  public:
   Fold(Identity& identity, Facts& facts, Memory& memory) : id_(identity), f_(facts), m_(memory) {}
@@ -32,7 +33,8 @@ class Fold {
   }
   void operator()(RenewalFailed& event) { store_failed(event.error); }
   void operator()(SessionLost& event) {
-    // The store has spoken: what was bound to the session is gone, and somebody else may take the lock from now on.
+    // The store has spoken: what was bound to the session is gone, and somebody else may take the
+    // lock from now on.
     f_.store_answers = true;
     f_.store_problem = event.error.text();
     may_reclaim();
@@ -166,7 +168,8 @@ class Fold {
         if (event.value.empty()) m_.bootstrapped_here = true;
         f_.cluster_stale = true;
         break;
-      default: f_.cluster_stale = true;
+      default:
+        f_.cluster_stale = true;
     }
   }
   void operator()(WriteFailed& event) {
@@ -216,8 +219,9 @@ class Fold {
     f_.store_problem = error.text();
   }
 
-  // Our key is gone although our own time has not run out. A running primary may take it again, for as long as nobody else can have been
-  // promoted meanwhile: never longer than its own lease, and not for long.
+  // Our key is gone although our own time has not run out. A running primary may take it again, for
+  // as long as nobody else can have been promoted meanwhile: never longer than its own lease, and
+  // not for long.
   void may_reclaim() {
     if (!m_.was_primary || m_.reclaim_until != TimePoint{}) return;
     m_.reclaim_until = std::min(f_.session_valid_until, f_.now + reclaim_grace);

@@ -3,8 +3,7 @@
 namespace spilo::ha {
 namespace {
 
-DynamicConfig config_in_force(const Identity& identity, const Facts& facts) {
-  if (facts.cluster && facts.cluster->config) return *facts.cluster->config;
+DynamicConfig local_config(const Identity& identity) {
   DynamicConfig config;
   config.timing = identity.timing;
   return config;
@@ -22,17 +21,19 @@ bool may_be_writable(const Facts& facts) noexcept {
   return facts.node && facts.node->alive() && facts.node->role == NodeView::Role::primary;
 }
 
-// A new cluster is created before there is a lock to hold: the claim on `initialize` stands in for it.
+// A new cluster is created before there is a lock to hold: the claim on `initialize` stands in for
+// it.
 bool creating_cluster(const Identity& identity, const Facts& facts, const Memory& memory) noexcept {
-  return memory.bootstrapped_here &&
-         !(facts.cluster && facts.cluster->leader && facts.cluster->leader->holder == identity.node);
+  return memory.bootstrapped_here && !(facts.cluster && facts.cluster->leader &&
+                                       facts.cluster->leader->holder == identity.node);
 }
 
 bool is_paused(const Facts& facts) noexcept {
   return facts.cluster && facts.cluster->config && facts.cluster->config->pause;
 }
 
-// What the guard keeps back of a lease: the difference of clock rates, and the time that a hard stop takes.
+// What the guard keeps back of a lease: the difference of clock rates, and the time that a hard
+// stop takes.
 Duration margin(const Identity& identity, const Facts& facts) noexcept {
   const auto ttl = timing(identity, facts).ttl;
   if (identity.plant.no_lease_margin) return -ttl;
@@ -69,7 +70,8 @@ std::optional<TimePoint> guard_deadline(const Identity& identity,
   // A replica that holds the lock is about to be promoted: armed before, not after.
   if (!may_be_writable(facts) && !lock_mine) return TimePoint{};
   const auto safe = safe_until(identity, facts, memory);
-  if (safe == TimePoint{}) return may_be_writable(facts) ? std::nullopt : std::optional(TimePoint{});
+  if (safe == TimePoint{})
+    return may_be_writable(facts) ? std::nullopt : std::optional(TimePoint{});
   return safe - margin(identity, facts);
 }
 
@@ -82,7 +84,8 @@ Plan::Plan(const Identity& identity, const Facts& facts, const Memory& memory)
       wake(facts.now + t.loop_wait),
       cluster(facts.cluster ? &*facts.cluster : nullptr),
       node(facts.node ? &*facts.node : nullptr),
-      config(config_in_force(identity, facts)),
+      local(local_config(identity)),
+      config(facts.cluster && facts.cluster->config ? *facts.cluster->config : local),
       paused(is_paused(facts)),
       lock_mine(cluster != nullptr && cluster->leader && cluster->leader->holder == identity.node),
       lock_held(holds_lock(identity, facts)),
@@ -137,7 +140,8 @@ Probes probe(Plan& plan, const std::vector<const Member*>& who, TimePoint since)
       probes.waiting_for = member->name;
       continue;
     }
-    // A node that has lost the lock has most likely lost more than that: the others are not kept waiting for it.
+    // A node that has lost the lock has most likely lost more than that: the others are not kept
+    // waiting for it.
     const Duration patience = member->name == plan.mem.last_leader ? 200ms : 1s;
     const auto until = std::max(open->second, since) + patience;
     if (plan.now < until) {
@@ -149,7 +153,8 @@ Probes probe(Plan& plan, const std::vector<const Member*>& who, TimePoint since)
 }
 
 std::string cannot_lead(const Plan& plan, const PeerStatus& peer, Lsn required) {
-  if (!peer.reachable) return fmt::format("{} is not reachable ({})", peer.node.str(), peer.problem);
+  if (!peer.reachable)
+    return fmt::format("{} is not reachable ({})", peer.node.str(), peer.problem);
   if (peer.nofailover) return fmt::format("{} is tagged nofailover", peer.node.str());
   if (peer.watchdog_failed) return fmt::format("the watchdog of {} does not work", peer.node.str());
   if (!peer.in_recovery) return fmt::format("{} runs as a primary", peer.node.str());

@@ -1,4 +1,5 @@
-// One decision in the making: the facts, what follows from them, and the effects so far. Private to ha/.
+// One decision in the making: the facts, what follows from them, and the effects so far. Private to
+// ha/.
 #pragma once
 
 #include <fmt/format.h>
@@ -31,9 +32,10 @@ struct Plan {
   std::string summary;
 
   // ---- what follows from the facts -----------------------------------------------------------
-  const ClusterView* cluster;  // null: never read
-  const NodeView* node;        // null: never observed
-  DynamicConfig config;        // the store's, or the defaults with the local timing
+  const ClusterView* cluster;   // null: never read
+  const NodeView* node;         // null: never observed
+  const DynamicConfig local;    // the defaults with the local timing
+  const DynamicConfig& config;  // the store's, else local
   bool paused;
   bool lock_mine;                     // the key names us
   bool lock_held;                     // and is bound to our present session, which is valid now
@@ -50,6 +52,8 @@ struct Plan {
   }
   // The highest timeline that the store knows a primary to have had.
   TimelineId cluster_timeline() const;
+  Plan(const Plan&) = delete;
+  Plan& operator=(const Plan&) = delete;
   bool timeline_too_old() const;
   static double seconds(Duration d) { return std::chrono::duration<double>(d).count(); }
 
@@ -69,7 +73,8 @@ struct Plan {
   }
 };
 
-// Asks every one of `who` about its state, unless an answer to a question not older than `since` is there.
+// Asks every one of `who` about its state, unless an answer to a question not older than `since` is
+// there.
 struct Probes {
   std::vector<const PeerStatus*> answers;  // also the unreachable ones that were asked in time
   NodeName waiting_for;                    // somebody may still answer; empty: no more
@@ -78,10 +83,11 @@ Probes probe(Plan& plan, const std::vector<const Member*>& who, TimePoint since)
 // Members of the last views except ourselves that have an api_url.
 std::vector<const Member*> other_members(const Plan& plan);
 
-// Does `peer` qualify to lead after us: reachable, in recovery, not excluded, no older timeline, and with everything up to
-// `required`? Empty, or why not.
+// Does `peer` qualify to lead after us: reachable, in recovery, not excluded, no older timeline,
+// and with everything up to `required`? Empty, or why not.
 std::string cannot_lead(const Plan& plan, const PeerStatus& peer, Lsn required);
-// Asks the members that may lead after us (`only`: just that one). The first that qualifies, by WAL position.
+// Asks the members that may lead after us (`only`: just that one). The first that qualifies, by WAL
+// position.
 struct Heirs {
   const PeerStatus* best = nullptr;
   NodeName waiting_for;
@@ -114,6 +120,6 @@ void answer_failsafe(Plan& plan);  // promises to a leader without a store
 void ask_failsafe(Plan& plan);     // and asking for them
 void serve_requests(Plan& plan);   // refusals and replies of operators' requests
 void publish(Plan& plan);          // our member key
-void keep_books(Plan& plan);       // status, history, failsafe, config, initialize: the leader's keys
+void keep_books(Plan& plan);  // status, history, failsafe, config, initialize: the leader's keys
 
 }  // namespace spilo::ha

@@ -7,7 +7,9 @@
 namespace spilo::ha {
 namespace {
 
-bool empty(const Plan& plan) { return plan.node->data_dir == NodeView::DataDir::empty; }
+bool empty(const Plan& plan) {
+  return plan.node->data_dir == NodeView::DataDir::empty;
+}
 
 bool backing_off(Plan& plan) {
   if (plan.now >= plan.mem.attempt_not_before) return false;
@@ -41,7 +43,8 @@ bool clone(Plan& plan) {
   if (!empty(plan) || !plan.leader_other) return false;
   const auto* leader = plan.leader_member();
   if (leader == nullptr || leader->conn_url.empty())
-    return plan.say("waiting for {}, the leader, to publish its address", plan.cluster->leader->holder.str());
+    return plan.say("waiting for {}, the leader, to publish its address",
+                    plan.cluster->leader->holder.str());
   if (leader->role != "primary" && leader->role != "standby_leader")
     return plan.say("waiting for {}, the leader, to run as a primary", leader->name.str());
   if (backing_off(plan)) return plan.say("waiting before copying again{}", last_failure(plan));
@@ -53,7 +56,8 @@ bool clone(Plan& plan) {
                         .conn_url = member.conn_url,
                         .api_url = member.api_url,
                         .timeline = member.timeline};
-  plan.start(Task{.kind = TaskKind::clone, .upstream = source, .reason = "the data directory is empty"});
+  plan.start(
+      Task{.kind = TaskKind::clone, .upstream = source, .reason = "the data directory is empty"});
   return plan.say("trying to bootstrap from {} '{}'",
                   source.name == leader->name ? "leader" : "replica",
                   source.name.str());
@@ -69,7 +73,8 @@ bool give_up_bootstrap(Plan& plan) {
                    EraseKey{.kind = InFlight::initialize,
                             .key = keys::initialize,
                             .at = plan.cluster->initialize_version});
-    return plan.say("giving the cluster's claim back, creating it failed: {}", last->failure->text());
+    return plan.say("giving the cluster's claim back, creating it failed: {}",
+                    last->failure->text());
   }
   plan.mem.bootstrapped_here = false;
   return plan.say("creating the cluster failed: {}", last->failure->text());
@@ -77,19 +82,23 @@ bool give_up_bootstrap(Plan& plan) {
 
 bool bootstrap(Plan& plan) {
   if (!empty(plan) || !plan.mem.bootstrapped_here) return false;
-  plan.start(Task{.kind = TaskKind::bootstrap, .reason = "this node won the race to create the cluster"});
+  plan.start(
+      Task{.kind = TaskKind::bootstrap, .reason = "this node won the race to create the cluster"});
   return plan.say("trying to bootstrap a new cluster");
 }
 
 bool claim_cluster(Plan& plan) {
   if (!empty(plan) || !plan.unlocked || plan.cluster->initialize) return false;
   if (!plan.id.can_bootstrap)
-    return plan.say("waiting for leader to bootstrap: this node's configuration has no bootstrap section");
+    return plan.say(
+        "waiting for leader to bootstrap: this node's configuration has no bootstrap section");
   if (plan.id.tags.nofailover)
     return plan.say("waiting for leader to bootstrap: this node is tagged nofailover");
-  if (backing_off(plan)) return plan.say("waiting before creating the cluster again{}", last_failure(plan));
+  if (backing_off(plan))
+    return plan.say("waiting before creating the cluster again{}", last_failure(plan));
   if (plan.f.session.empty()) return plan.say("waiting for a session with the store");
-  // Bound to our session: a node that dies while it creates the cluster does not block the others for ever.
+  // Bound to our session: a node that dies while it creates the cluster does not block the others
+  // for ever.
   plan.emit_once(InFlight::initialize,
                  WriteKey{.kind = InFlight::initialize,
                           .key = keys::initialize,
@@ -119,21 +128,27 @@ bool claim_for_data(Plan& plan) {
 }
 
 constexpr std::array table = {
-    RuleEntry{"data-dir-unusable", "A data directory that can't be used is never touched.", data_dir_unusable},
+    RuleEntry{"data-dir-unusable",
+              "A data directory that can't be used is never touched.",
+              data_dir_unusable},
     RuleEntry{"release-without-data", "Who has no data does not lead.", release_without_data},
     RuleEntry{"empty-while-paused", "Nothing is created while paused.", empty_while_paused},
     RuleEntry{"clone", "An empty node copies a running cluster.", clone},
-    RuleEntry{"give-up-bootstrap", "A failed creation frees the claim for others.", give_up_bootstrap},
+    RuleEntry{
+        "give-up-bootstrap", "A failed creation frees the claim for others.", give_up_bootstrap},
     RuleEntry{"bootstrap", "The winner of the race creates the cluster.", bootstrap},
     RuleEntry{"claim-cluster", "Empty nodes race to create the cluster.", claim_cluster},
     RuleEntry{"wait-for-leader", "An empty node waits for somebody to copy.", wait_for_leader},
-    RuleEntry{"claim-for-data",
-              "An existing primary's data directory becomes the cluster that the store does not know.",
-              claim_for_data},
+    RuleEntry{
+        "claim-for-data",
+        "An existing primary's data directory becomes the cluster that the store does not know.",
+        claim_for_data},
 };
 
 }  // namespace
 
-std::span<const RuleEntry> bootstrap_rules() noexcept { return table; }
+std::span<const RuleEntry> bootstrap_rules() noexcept {
+  return table;
+}
 
 }  // namespace spilo::ha

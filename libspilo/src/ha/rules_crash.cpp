@@ -23,7 +23,8 @@ void release(Plan& plan) {
 
 // How long a primary that is down, starting or hung may try before somebody else is to lead.
 bool patience_over(const Plan& plan, TimePoint since) {
-  return plan.mem.crash_count > crashes_in_place || plan.now >= since + plan.config.primary_start_timeout;
+  return plan.mem.crash_count > crashes_in_place ||
+         plan.now >= since + plan.config.primary_start_timeout;
 }
 
 bool down_while_paused(Plan& plan) {
@@ -53,7 +54,7 @@ bool handover_release(Plan& plan) {
   const auto patience = since + std::clamp<Duration>(plan.t.loop_wait, 1s, 3s);
   if (plan.now < patience) {
     // The answers are too old now: ask again a little later.
-    for (const auto& [name, peer] : plan.f.peers) plan.wake_at(std::min(patience, plan.now + 50ms));
+    plan.wake_at(std::min(patience, plan.now + 50ms));
     for (const auto* member : other_members(plan)) {
       const auto answered = plan.f.peers.find(member->name);
       if ((handover.candidate.empty() || member->name == handover.candidate) &&
@@ -75,7 +76,8 @@ bool fail_over_after_crash(Plan& plan) {
     plan.wake_at(plan.mem.crashed_at + plan.config.primary_start_timeout);
     return false;
   }
-  const auto lag = static_cast<std::uint64_t>(std::max<std::int64_t>(plan.config.maximum_lag_on_failover, 0));
+  const auto lag =
+      static_cast<std::uint64_t>(std::max<std::int64_t>(plan.config.maximum_lag_on_failover, 0));
   const auto last = to_int(std::max(plan.node->flushed, plan.cluster->status.optime));
   const auto heirs = find_heir(plan, {}, Lsn{last > lag ? last - lag : 0}, plan.mem.crashed_at);
   if (heirs.best != nullptr) {
@@ -103,9 +105,11 @@ bool restart_in_place(Plan& plan) {
 }
 
 bool wait_for_heir(Plan& plan) {
-  // We have just given the lock away: starting again at once would only compete with whoever is to take it.
+  // We have just given the lock away: starting again at once would only compete with whoever is to
+  // take it.
   const auto until = plan.mem.released_at + std::clamp<Duration>(plan.t.loop_wait, 2s, 5s);
-  if (!plan.node->down() || !plan.unlocked || plan.mem.released_at == TimePoint{} || plan.now >= until)
+  if (!plan.node->down() || !plan.unlocked || plan.mem.released_at == TimePoint{} ||
+      plan.now >= until)
     return false;
   plan.wake_at(until);
   return plan.say("the lock was given away, waiting for a new leader");
@@ -125,7 +129,8 @@ bool start_server(Plan& plan) {
     if (leader != nullptr && leader->name == upstream.name && leader->role != "primary" &&
         leader->role != "promoted" && leader->role != "standby_leader")
       return plan.say("waiting for {}, the leader, to run as a primary", leader->name.str());
-    plan.start(Task{.kind = TaskKind::rejoin, .upstream = upstream, .reason = "the server was down"});
+    plan.start(
+        Task{.kind = TaskKind::rejoin, .upstream = upstream, .reason = "the server was down"});
     return plan.say("starting as a secondary of {}", upstream.name.str());
   }
   if (plan.leader_other)
@@ -133,7 +138,8 @@ bool start_server(Plan& plan) {
                     plan.cluster->leader->holder.str());
   plan.start(Task{.kind = TaskKind::start,
                   .reason = plan.lock_mine ? "we hold the lock" : "nobody leads yet"});
-  return plan.say(plan.lock_mine ? "starting as readonly because i had the session lock"
+  return plan.say("{}",
+                  plan.lock_mine ? "starting as readonly because i had the session lock"
                                  : "starting as a secondary, nobody leads yet");
 }
 
@@ -146,9 +152,10 @@ bool server_hung(Plan& plan) {
     if (heirs.best != nullptr) {
       plan.kill("it has not answered for too long");
       plan.mem.crash_count = crashes_in_place + 1;
-      return plan.say("PostgreSQL has not answered for {:.0f}s, ending it to fail over; {} can lead",
-                      Plan::seconds(plan.now - since),
-                      heirs.best->node.str());
+      return plan.say(
+          "PostgreSQL has not answered for {:.0f}s, ending it to fail over; {} can lead",
+          Plan::seconds(plan.now - since),
+          heirs.best->node.str());
     }
   }
   plan.wake_at(since + patience);
@@ -159,8 +166,9 @@ bool server_hung(Plan& plan) {
 
 bool server_starting(Plan& plan) {
   if (plan.node->running()) return false;
-  return plan.say("PostgreSQL is {}",
-                  plan.node->process == NodeView::Process::stopping ? "stopping" : "still starting up");
+  return plan.say(
+      "PostgreSQL is {}",
+      plan.node->process == NodeView::Process::stopping ? "stopping" : "still starting up");
 }
 
 constexpr std::array table = {
@@ -171,15 +179,20 @@ constexpr std::array table = {
     RuleEntry{"fail-over-after-crash",
               "A primary that is down for too long gives the lock away, if somebody can lead.",
               fail_over_after_crash},
-    RuleEntry{"restart-in-place", "A crashed primary that holds the lock is started again.", restart_in_place},
+    RuleEntry{"restart-in-place",
+              "A crashed primary that holds the lock is started again.",
+              restart_in_place},
     RuleEntry{"wait-for-heir", "Who gave the lock away lets the others take it.", wait_for_heir},
     RuleEntry{"start-server", "A server that is down is started as a replica.", start_server},
     RuleEntry{"server-hung", "A primary that does not answer for too long is ended.", server_hung},
-    RuleEntry{"server-starting", "A server that is starting or stopping is waited for.", server_starting},
+    RuleEntry{
+        "server-starting", "A server that is starting or stopping is waited for.", server_starting},
 };
 
 }  // namespace
 
-std::span<const RuleEntry> crash_rules() noexcept { return table; }
+std::span<const RuleEntry> crash_rules() noexcept {
+  return table;
+}
 
 }  // namespace spilo::ha

@@ -10,14 +10,17 @@ namespace {
 // ---- safety ------------------------------------------------------------------------------------
 
 bool lock_taken(Plan& plan) {
-  if (!plan.leader_other || !plan.writable || plan.paused || plan.mem.bootstrapped_here) return false;
+  if (!plan.leader_other || !plan.writable || plan.paused || plan.mem.bootstrapped_here)
+    return false;
   plan.kill("another node leads");
-  return plan.say("ending PostgreSQL at once: {} holds the lock, and this server is still a primary",
-                  plan.cluster->leader->holder.str());
+  return plan.say(
+      "ending PostgreSQL at once: {} holds the lock, and this server is still a primary",
+      plan.cluster->leader->holder.str());
 }
 
 bool lease_over(Plan& plan) {
-  if (!plan.writable || plan.paused || !plan.deadline || *plan.deadline == TimePoint{}) return false;
+  if (!plan.writable || plan.paused || !plan.deadline || *plan.deadline == TimePoint{})
+    return false;
   if (plan.now < *plan.deadline) return false;
   plan.kill("the lease is over");
   return plan.say("ending PostgreSQL at once: the lease is over and was not renewed ({})",
@@ -25,13 +28,15 @@ bool lease_over(Plan& plan) {
 }
 
 bool lease_expiring(Plan& plan) {
-  if (!plan.writable || plan.paused || !plan.deadline || *plan.deadline == TimePoint{}) return false;
+  if (!plan.writable || plan.paused || !plan.deadline || *plan.deadline == TimePoint{})
+    return false;
   const auto soft = std::clamp<Duration>(plan.t.ttl / 10, 200ms, 1s);
   if (plan.now < *plan.deadline - soft) {
     plan.wake_at(*plan.deadline - soft);
     return false;
   }
-  if (plan.f.task && plan.f.task->task.kind != TaskKind::stop) plan.emit(CancelTask{plan.f.task->id});
+  if (plan.f.task && plan.f.task->task.kind != TaskKind::stop)
+    plan.emit(CancelTask{plan.f.task->id});
   plan.start(Task{.kind = TaskKind::stop, .reason = "the lease is running out"});
   return plan.say(
       "demoting self because the lease ends in {:.1f}s and the store does not answer ({})",
@@ -44,7 +49,8 @@ bool lease_expiring(Plan& plan) {
 bool stop_leaving_server(Plan& plan) {
   if (!plan.f.stop_requested || !plan.paused) return false;
   plan.emit(Exit{.status = 0, .why = "told to stop while paused", .end_session = false});
-  return plan.say("stopping; the cluster is paused, so PostgreSQL and the lock are left as they are");
+  return plan.say(
+      "stopping; the cluster is paused, so PostgreSQL and the lock are left as they are");
 }
 
 bool stop_after_task(Plan& plan) {
@@ -65,7 +71,8 @@ bool stop_server(Plan& plan) {
                     last->failure->text());
   }
   const bool primary = plan.node->role == NodeView::Role::primary;
-  plan.start(Task{.kind = TaskKind::stop, .checkpoint_first = primary, .reason = "the agent stops"});
+  plan.start(
+      Task{.kind = TaskKind::stop, .checkpoint_first = primary, .reason = "the agent stops"});
   return plan.say("stopping PostgreSQL, because the agent was told to stop");
 }
 
@@ -79,9 +86,9 @@ bool stop_release(Plan& plan) {
   if (!plan.f.stop_requested || !plan.lock_mine || plan.node == nullptr) return false;
   // A store that does not answer keeps nobody from stopping: the key then expires by itself.
   if (!plan.f.store_answers && !plan.busy(InFlight::release)) return false;
-  plan.emit_once(InFlight::release,
-                 ReleaseLock{.held = *plan.cluster->leader,
-                             .status = codec::dump_status(status_after(plan))});
+  plan.emit_once(
+      InFlight::release,
+      ReleaseLock{.held = *plan.cluster->leader, .status = codec::dump_status(status_after(plan))});
   return plan.say("PostgreSQL is down, giving the lock away");
 }
 
@@ -91,7 +98,8 @@ bool stop_exit(Plan& plan) {
   return plan.say("stopped");
 }
 
-// ---- what can't be decided yet, and the lock that is ours ----------------------------------------
+// ---- what can't be decided yet, and the lock that is ours
+// ----------------------------------------
 
 bool observing(Plan& plan) {
   if (plan.f.node_current()) return false;
@@ -100,11 +108,13 @@ bool observing(Plan& plan) {
 
 bool waiting_for_store(Plan& plan) {
   if (plan.cluster != nullptr) return false;
-  // Without a lease that we know of nothing may stay writable for long. What an earlier agent left behind is bounded by its guard.
+  // Without a lease that we know of nothing may stay writable for long. What an earlier agent left
+  // behind is bounded by its guard.
   if (plan.writable && plan.now >= plan.mem.started_at + plan.t.retry_timeout) {
     plan.kill("no lease is known and the store does not answer");
-    return plan.say("ending PostgreSQL: it is a primary, no lease is known, and the store does not answer ({})",
-                    plan.f.store_problem);
+    return plan.say(
+        "ending PostgreSQL: it is a primary, no lease is known, and the store does not answer ({})",
+        plan.f.store_problem);
   }
   if (plan.writable) plan.wake_at(plan.mem.started_at + plan.t.retry_timeout);
   return plan.say("waiting for the store: {}",
@@ -119,13 +129,14 @@ bool system_id_mismatch(Plan& plan) {
   if (plan.paused) {
     if (plan.lock_mine)
       plan.emit_once(InFlight::release, ReleaseLock{.held = *plan.cluster->leader});
-    return plan.say("system ID mismatch, but paused: {} != {}",
-                    theirs.str(),
-                    plan.node->system_id.str());
+    return plan.say(
+        "system ID mismatch, but paused: {} != {}", theirs.str(), plan.node->system_id.str());
   }
   auto why = fmt::format(
-      "system ID mismatch, node {} belongs to a different cluster: {} != {}; the data directory was not touched. "
-      "Point this node at the right scope, or move its data directory away to let it clone the cluster",
+      "system ID mismatch, node {} belongs to a different cluster: {} != {}; the data directory "
+      "was not touched. "
+      "Point this node at the right scope, or move its data directory away to let it clone the "
+      "cluster",
       plan.id.node.str(),
       theirs.str(),
       plan.node->system_id.str());
@@ -135,10 +146,11 @@ bool system_id_mismatch(Plan& plan) {
 
 bool take_lock(Plan& plan, std::optional<dcs::Version> rebind) {
   if (plan.f.session.empty()) return plan.say("waiting for a session with the store");
-  plan.emit_once(InFlight::acquire,
-                 AcquireLock{.rebind = rebind,
-                             .term = plan.cluster->term,
-                             .timeline = std::max(plan.node->timeline, plan.cluster->term.timeline)});
+  plan.emit_once(
+      InFlight::acquire,
+      AcquireLock{.rebind = rebind,
+                  .term = plan.cluster->term,
+                  .timeline = std::max(plan.node->timeline, plan.cluster->term.timeline)});
   return true;
 }
 
@@ -167,14 +179,16 @@ bool reclaim_lock(Plan& plan) {
   return plan.say("our key has vanished from the store, taking it again; nobody else has held it");
 }
 
-// A primary that runs without a lock right after the agent's start: it missed its lease, or it comes from before there was a cluster.
+// A primary that runs without a lock right after the agent's start: it missed its lease, or it
+// comes from before there was a cluster.
 bool adopt_primary(Plan& plan) {
   if (!plan.unlocked || !plan.writable || plan.mem.was_primary || plan.f.task) return false;
   if (plan.mem.bootstrapped_here) {
     take_lock(plan, {});
     return plan.say("the new cluster is created, taking the lock");
   }
-  const bool foreign_claim = plan.cluster->initialize && !is_valid(SystemId(*plan.cluster->initialize));
+  const bool foreign_claim =
+      plan.cluster->initialize && !is_valid(SystemId(*plan.cluster->initialize));
   if (foreign_claim) return plan.say("waiting: another node is creating the cluster");
   if (!plan.cluster->initialize && is_valid(plan.node->system_id)) {
     plan.emit_once(InFlight::initialize,
@@ -201,30 +215,38 @@ bool adopt_primary(Plan& plan) {
     return plan.say("taking the lock for the primary that runs here already");
   }
   plan.start(Task{.kind = TaskKind::stop, .reason = "it missed its lease"});
-  return plan.say("stopping PostgreSQL: it ran as a primary without the lock, and comes back as a replica");
+  return plan.say(
+      "stopping PostgreSQL: it ran as a primary without the lock, and comes back as a replica");
 }
 
 constexpr std::array lease_table = {
-    RuleEntry{"lock-taken", "A primary ends at once when somebody else holds the lock.", lock_taken},
+    RuleEntry{
+        "lock-taken", "A primary ends at once when somebody else holds the lock.", lock_taken},
     RuleEntry{"lease-over", "A primary ends at once when its lease is over.", lease_over},
     RuleEntry{"lease-expiring",
               "A primary stops in order just before its lease ends without a renewal.",
               lease_expiring},
 };
 constexpr std::array stop_table = {
-    RuleEntry{"stop-paused", "Told to stop while paused: leave everything as it is.", stop_leaving_server},
+    RuleEntry{"stop-paused",
+              "Told to stop while paused: leave everything as it is.",
+              stop_leaving_server},
     RuleEntry{"stop-after-task", "Told to stop: end the running task first.", stop_after_task},
     RuleEntry{"stop-server", "Told to stop: stop PostgreSQL in order.", stop_server},
-    RuleEntry{"stop-release", "Told to stop, PostgreSQL is down: give the lock away.", stop_release},
+    RuleEntry{
+        "stop-release", "Told to stop, PostgreSQL is down: give the lock away.", stop_release},
     RuleEntry{"stop-exit", "Told to stop, and nothing is left to do.", stop_exit},
 };
 constexpr std::array lock_table = {
     RuleEntry{"observing", "Nothing is decided on an outdated picture of PostgreSQL.", observing},
-    RuleEntry{"waiting-for-store", "Nothing is started before the store was read once.", waiting_for_store},
+    RuleEntry{"waiting-for-store",
+              "Nothing is started before the store was read once.",
+              waiting_for_store},
     RuleEntry{"system-id-mismatch",
               "A data directory of another cluster is left alone, and the agent ends.",
               system_id_mismatch},
-    RuleEntry{"rebind-lock", "Our lock of an earlier session is bound to the present one.", rebind_lock},
+    RuleEntry{
+        "rebind-lock", "Our lock of an earlier session is bound to the present one.", rebind_lock},
     RuleEntry{"reclaim-lock",
               "A running primary takes its vanished key again, if nobody led in between.",
               reclaim_lock},
@@ -235,8 +257,14 @@ constexpr std::array lock_table = {
 
 }  // namespace
 
-std::span<const RuleEntry> lease_rules() noexcept { return lease_table; }
-std::span<const RuleEntry> stop_rules() noexcept { return stop_table; }
-std::span<const RuleEntry> lock_rules() noexcept { return lock_table; }
+std::span<const RuleEntry> lease_rules() noexcept {
+  return lease_table;
+}
+std::span<const RuleEntry> stop_rules() noexcept {
+  return stop_table;
+}
+std::span<const RuleEntry> lock_rules() noexcept {
+  return lock_table;
+}
 
 }  // namespace spilo::ha

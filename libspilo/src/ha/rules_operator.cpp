@@ -9,7 +9,9 @@ namespace {
 
 using Kind = OperatorRequest::Kind;
 
-const char* verb(Kind kind) { return kind == Kind::restart ? "restart" : "reinitialize"; }
+const char* verb(Kind kind) {
+  return kind == Kind::restart ? "restart" : "reinitialize";
+}
 
 int server_version_number(std::string_view text) {
   // "15.4" -> 150004, as the server counts.
@@ -42,7 +44,8 @@ std::optional<Refusal> refusal(const Plan& plan, const OperatorRequest& request)
   if (plan.f.task && !(request.kind == Kind::reinitialize && request.force))
     return Refusal{503, fmt::format("{} already in progress", to_text(plan.f.task->task.kind))};
   if (request.kind == Kind::restart) {
-    if (!restart_matches(plan, request)) return Refusal{503, "restart conditions are not satisfied"};
+    if (!restart_matches(plan, request))
+      return Refusal{503, "restart conditions are not satisfied"};
     if (plan.mem.handover) return Refusal{503, "switchover already in progress"};
     return {};
   }
@@ -84,7 +87,8 @@ bool restart(Plan& plan) {
   for (const auto& request : plan.f.requests) {
     if (request.kind != Kind::restart || plan.mem.serving) continue;
     plan.mem.serving = request;
-    plan.start(Task{.kind = TaskKind::restart, .timeout = request.timeout, .reason = "an operator asked"});
+    plan.start(
+        Task{.kind = TaskKind::restart, .timeout = request.timeout, .reason = "an operator asked"});
     return plan.say("restarting PostgreSQL on an operator's request");
   }
   auto& scheduled = plan.mem.scheduled_restart;
@@ -125,12 +129,14 @@ constexpr std::array table = {
 
 void serve_requests(Plan& plan) {
   if (plan.mem.serving && !plan.f.task && plan.f.last_task &&
-      (plan.f.last_task->task.kind == TaskKind::restart ||
-       plan.f.last_task->task.force)) {
+      (plan.f.last_task->task.kind == TaskKind::restart || plan.f.last_task->task.force)) {
     const auto& request = *plan.mem.serving;
     const auto& failure = plan.f.last_task->failure;
-    const auto done = request.kind == Kind::restart ? "restarted successfully" : "reinitialized successfully";
-    plan.emit(failure ? Reply{request.id, 503, fmt::format("{} failed: {}", verb(request.kind), failure->text())}
+    const auto done =
+        request.kind == Kind::restart ? "restarted successfully" : "reinitialized successfully";
+    plan.emit(failure ? Reply{request.id,
+                              503,
+                              fmt::format("{} failed: {}", verb(request.kind), failure->text())}
                       : Reply{request.id, 200, done});
     plan.mem.serving.reset();
   }
@@ -144,11 +150,14 @@ void serve_requests(Plan& plan) {
     } else if (auto why = refusal(plan, request)) {
       plan.emit(Reply{request.id, why->status, std::move(why->text)});
     } else if (plan.mem.serving) {
-      plan.emit(Reply{request.id, 503, fmt::format("{} already in progress", verb(plan.mem.serving->kind))});
+      plan.emit(Reply{
+          request.id, 503, fmt::format("{} already in progress", verb(plan.mem.serving->kind))});
     }
   }
 }
 
-std::span<const RuleEntry> operator_rules() noexcept { return table; }
+std::span<const RuleEntry> operator_rules() noexcept {
+  return table;
+}
 
 }  // namespace spilo::ha

@@ -1,12 +1,15 @@
-// A store that does not answer: the members' promise stands in for the lease (failsafe mode, contract 3.9).
+// A store that does not answer: the members' promise stands in for the lease (failsafe mode,
+// contract 3.9).
 #include "plan.hpp"
 
 namespace spilo::ha {
 namespace {
 
-// May our lease be replaced by promises: we lead, we are listed, and the store is the only thing that is missing.
+// May our lease be replaced by promises: we lead, we are listed, and the store is the only thing
+// that is missing.
 bool may_ask(const Plan& plan) {
-  if (!plan.config.failsafe_mode || plan.paused || !plan.writable || plan.f.stop_requested) return false;
+  if (!plan.config.failsafe_mode || plan.paused || !plan.writable || plan.f.stop_requested)
+    return false;
   if (plan.cluster == nullptr || !plan.lock_mine || plan.f.store_answers) return false;
   return plan.cluster->failsafe && plan.cluster->failsafe->contains(plan.id.node);
 }
@@ -15,7 +18,8 @@ void evaluate(Plan& plan) {
   std::size_t accepted = 0;
   for (const auto& [name, url] : *plan.cluster->failsafe) {
     const auto answer = plan.f.failsafe_answers.find(name);
-    if (name == plan.id.node || (answer != plan.f.failsafe_answers.end() && answer->second.accepted))
+    if (name == plan.id.node ||
+        (answer != plan.f.failsafe_answers.end() && answer->second.accepted))
       ++accepted;
   }
   if (accepted < plan.cluster->failsafe->size()) return;
@@ -40,7 +44,8 @@ void ask_failsafe(Plan& plan) {
     plan.wake_at(begin);
     return;
   }
-  // A member that did not answer is asked again: the round is repeated as a whole, so that all promises count from one time.
+  // A member that did not answer is asked again: the round is repeated as a whole, so that all
+  // promises count from one time.
   const auto again = plan.mem.failsafe_asked_at + std::clamp<Duration>(plan.t.ttl / 20, 200ms, 1s);
   if (plan.mem.failsafe_asked_at != TimePoint{} && plan.now < again) {
     plan.wake_at(again);
@@ -64,8 +69,9 @@ void answer_failsafe(Plan& plan) {
   for (const auto& question : plan.f.failsafe_questions) {
     // Only who neither leads nor is taking the lock just now can promise to leave it alone.
     const bool leads = plan.writable || plan.lock_mine || plan.busy(InFlight::acquire);
-    plan.emit(leads ? Reply{.request = question.request, .status = 500, .text = "Running as a leader"}
-                    : Reply{.request = question.request, .status = 200, .text = "Accepted"});
+    plan.emit(leads
+                  ? Reply{.request = question.request, .status = 500, .text = "Running as a leader"}
+                  : Reply{.request = question.request, .status = 200, .text = "Accepted"});
     if (leads) continue;
     plan.mem.failsafe_promised_to = question.leader;
     plan.mem.failsafe_promised_until = plan.now + plan.t.ttl;

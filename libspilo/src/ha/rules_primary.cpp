@@ -1,4 +1,5 @@
-// Holding the lock: switchover and manual failover, keeping, promoting (contract 3.8, 3.13 and 3.14).
+// Holding the lock: switchover and manual failover, keeping, promoting (contract 3.8, 3.13
+// and 3.14).
 #include <array>
 
 #include "plan.hpp"
@@ -47,10 +48,12 @@ bool switchover(Plan& plan) {
   if (!request.leader.empty() && request.leader != plan.id.node)
     return refuse(plan, fmt::format("{} does not lead, this node does", request.leader.str()));
   if (request.candidate == plan.id.node) return refuse(plan, "this node is the leader already");
-  if (request.candidate.empty() && plan.paused) return refuse(plan, "paused, and no candidate is named");
+  if (request.candidate.empty() && plan.paused)
+    return refuse(plan, "paused, and no candidate is named");
 
   const auto since = std::max(plan.mem.request_seen_at, plan.mem.started_at);
-  const auto lag = static_cast<std::uint64_t>(std::max<std::int64_t>(plan.config.maximum_lag_on_failover, 0));
+  const auto lag =
+      static_cast<std::uint64_t>(std::max<std::int64_t>(plan.config.maximum_lag_on_failover, 0));
   const auto mine = to_int(plan.node->flushed);
   const auto heirs = find_heir(plan, request.candidate, Lsn{mine > lag ? mine - lag : 0}, since);
   if (heirs.best == nullptr) {
@@ -84,12 +87,14 @@ bool keep_lock(Plan& plan) {
   return plan.say("no action. I am ({}), the leader with the lock", plan.id.node.str());
 }
 
-// The key names us and the server is a primary, but the session has run out and the store has not said so yet: lease-expiring and
-// lease-over watch the time.
+// The key names us and the server is a primary, but the session has run out and the store has not
+// said so yet: lease-expiring and lease-over watch the time.
 bool keep_without_store(Plan& plan) {
   if (!plan.lock_mine || !plan.node->accepts_writes()) return false;
   if (plan.mem.failsafe_until > plan.now)
-    return plan.say("continue to run as a leader because failsafe mode is enabled and all members are accessible");
+    return plan.say(
+        "continue to run as a leader because failsafe mode is enabled and all members are "
+        "accessible");
   return plan.say("leading on what is left of the lease, {:.1f}s: {}",
                   plan.deadline ? Plan::seconds(*plan.deadline - plan.now) : 0.0,
                   plan.f.store_problem);
@@ -115,7 +120,8 @@ bool give_back(Plan& plan) {
 
 bool promote(Plan& plan) {
   if (!plan.lock_held || plan.node->role != NodeView::Role::replica) return false;
-  if (!plan.f.guard_ready) return plan.say("not promoting yet, the guard is not ready: {}", plan.f.guard_problem);
+  if (!plan.f.guard_ready)
+    return plan.say("not promoting yet, the guard is not ready: {}", plan.f.guard_problem);
   if (!plan.deadline || plan.now + plan.t.ttl / 10 >= *plan.deadline)
     return plan.say("not promoting before the lease is renewed");
   plan.start(Task{.kind = TaskKind::promote, .reason = "we hold the lock"});
@@ -130,20 +136,25 @@ bool lock_without_lease(Plan& plan) {
 
 constexpr std::array table = {
     RuleEntry{"handover-failed", "A hand-over whose stop failed is called off.", handover_failed},
-    RuleEntry{"switchover",
-              "A requested switchover begins once an heir is known to qualify, and is refused otherwise.",
-              switchover},
+    RuleEntry{
+        "switchover",
+        "A requested switchover begins once an heir is known to qualify, and is refused otherwise.",
+        switchover},
     RuleEntry{"keep-lock", "The leader with the lock goes on.", keep_lock},
     RuleEntry{"keep-without-store",
               "A leader whose store is silent goes on for as long as nobody else can lead.",
               keep_without_store},
     RuleEntry{"give-back", "Who holds the lock and can't lead gives it back.", give_back},
     RuleEntry{"promote", "A replica that holds the lock is promoted.", promote},
-    RuleEntry{"lock-without-lease", "Nothing is promoted on a lease that is not valid.", lock_without_lease},
+    RuleEntry{"lock-without-lease",
+              "Nothing is promoted on a lease that is not valid.",
+              lock_without_lease},
 };
 
 }  // namespace
 
-std::span<const RuleEntry> primary_rules() noexcept { return table; }
+std::span<const RuleEntry> primary_rules() noexcept {
+  return table;
+}
 
 }  // namespace spilo::ha

@@ -1,4 +1,5 @@
-// Nobody holds the lock: who may take it (contract 3.7). Every node decides for itself; the store lets one win.
+// Nobody holds the lock: who may take it (contract 3.7). Every node decides for itself; the store
+// lets one win.
 #include <array>
 
 #include "plan.hpp"
@@ -8,7 +9,8 @@ namespace {
 
 bool evidence_missing(Plan& plan) {
   if (!plan.unlocked) return false;
-  // The picture must be younger than the loss of the leader, or positions are compared that are no more.
+  // The picture must be younger than the loss of the leader, or positions are compared that are no
+  // more.
   if (plan.node->observed_at < plan.mem.unlocked_since) {
     plan.emit_once(InFlight::observe, ObservePostgres{});
     return plan.say("nobody leads; looking at PostgreSQL before racing");
@@ -29,11 +31,12 @@ bool promised(Plan& plan) {
 }
 
 bool take(Plan& plan, std::string why) {
-  plan.mem.served_request = plan.cluster->failover.requested() ? plan.cluster->failover.version
-                                                               : dcs::Version{};
-  plan.emit_once(InFlight::acquire,
-                 AcquireLock{.term = plan.cluster->term,
-                             .timeline = std::max(plan.node->timeline, plan.cluster->term.timeline)});
+  plan.mem.served_request =
+      plan.cluster->failover.requested() ? plan.cluster->failover.version : dcs::Version{};
+  plan.emit_once(
+      InFlight::acquire,
+      AcquireLock{.term = plan.cluster->term,
+                  .timeline = std::max(plan.node->timeline, plan.cluster->term.timeline)});
   return plan.say("taking the lock: {}", why);
 }
 
@@ -77,7 +80,8 @@ bool excluded(Plan& plan) {
     return plan.say("following a different leader because I am not allowed to promote");
   if (plan.cluster->failsafe && !plan.cluster->failsafe->empty() &&
       !plan.cluster->failsafe->contains(plan.id.node))
-    return plan.say("not racing: this node is not listed in failsafe, so a leader may live without asking it");
+    return plan.say(
+        "not racing: this node is not listed in failsafe, so a leader may live without asking it");
   const auto back = plan.mem.promote_failed_at + plan.t.ttl;
   if (plan.mem.promote_failed_at != TimePoint{} && plan.now < back) {
     plan.wake_at(back);
@@ -85,7 +89,8 @@ bool excluded(Plan& plan) {
   }
   if (!plan.cluster->initialize || !is_valid(SystemId(*plan.cluster->initialize)))
     return plan.say(
-        "waiting: the store does not know this cluster (initialize is {}), and this server is a replica. A primary "
+        "waiting: the store does not know this cluster (initialize is {}), and this server is a "
+        "replica. A primary "
         "restores the keys by itself; if there is none left, name one with a manual failover",
         plan.cluster->initialize ? "claimed by a node that creates one" : "missing");
   return false;
@@ -106,13 +111,15 @@ bool behind(Plan& plan) {
   return false;
 }
 
-// Everyone is asked for; a fresh agent may have forgotten a promise, so it needs an answer from everybody who could rely on one.
+// Everyone is asked for; a fresh agent may have forgotten a promise, so it needs an answer from
+// everybody who could rely on one.
 bool everybody_answered(const Plan& plan, const Probes& probes, NodeName& missing) {
   if (plan.now >= plan.mem.started_at + plan.t.ttl || !plan.cluster->failsafe) return true;
   for (const auto& [name, url] : *plan.cluster->failsafe) {
     if (name == plan.id.node) continue;
-    const bool answered = std::ranges::any_of(
-        probes.answers, [&](const PeerStatus* peer) { return peer->node == name && peer->reachable; });
+    const bool answered = std::ranges::any_of(probes.answers, [&](const PeerStatus* peer) {
+      return peer->node == name && peer->reachable;
+    });
     if (!answered) {
       missing = name;
       return false;
@@ -123,7 +130,8 @@ bool everybody_answered(const Plan& plan, const Probes& probes, NodeName& missin
 
 bool race(Plan& plan) {
   if (!plan.unlocked || plan.node->role != NodeView::Role::replica) return false;
-  // Answers are worth nothing once the world has moved on: ask again each heartbeat while nobody leads.
+  // Answers are worth nothing once the world has moved on: ask again each heartbeat while nobody
+  // leads.
   const auto round = plan.t.loop_wait;
   const auto since = plan.mem.unlocked_since + (plan.now - plan.mem.unlocked_since) / round * round;
   const auto others = other_members(plan);
@@ -132,36 +140,45 @@ bool race(Plan& plan) {
   const auto mine = plan.node->last_lsn();
   for (const auto* peer : probes.answers) {
     if (!peer->reachable) continue;
-    if (!peer->in_recovery) return plan.say("not racing: Primary ({}) is still alive", peer->node.str());
+    if (!peer->in_recovery)
+      return plan.say("not racing: Primary ({}) is still alive", peer->node.str());
     if (peer->nofailover || peer->watchdog_failed) continue;
     if (peer->timeline > plan.node->timeline && plan.config.check_timeline &&
         !plan.id.plant.no_timeline_check)
-      return plan.say("following a different leader because i am not the healthiest node: {} is on timeline {}, we on {}",
-                      peer->node.str(),
-                      to_int(peer->timeline),
-                      to_int(plan.node->timeline));
+      return plan.say(
+          "following a different leader because i am not the healthiest node: {} is on timeline "
+          "{}, we on {}",
+          peer->node.str(),
+          to_int(peer->timeline),
+          to_int(plan.node->timeline));
     if (peer->lsn > mine)
-      return plan.say("following a different leader because i am not the healthiest node: Wal position of {} is ahead "
-                      "of my wal position",
-                      peer->node.str());
+      return plan.say(
+          "following a different leader because i am not the healthiest node: Wal position of {} "
+          "is ahead "
+          "of my wal position",
+          peer->node.str());
     if (peer->lsn == mine && peer->failover_priority > plan.id.tags.failover_priority)
-      return plan.say("leaving the lock to {}: equal WAL position, higher failover_priority", peer->node.str());
+      return plan.say("leaving the lock to {}: equal WAL position, higher failover_priority",
+                      peer->node.str());
   }
   if (!probes.waiting_for.empty())
     return plan.say("nobody leads; asking {} for its WAL position", probes.waiting_for.str());
   NodeName missing;
   if (!everybody_answered(plan, probes, missing)) {
     plan.wake_at(plan.mem.started_at + plan.t.ttl);
-    return plan.say("not racing for the first ttl: {} does not answer and may lead without the store",
-                    missing.str());
+    return plan.say(
+        "not racing for the first ttl: {} does not answer and may lead without the store",
+        missing.str());
   }
-  return take(plan, fmt::format("the healthiest node, at {} on timeline {}",
-                                spilo::to_text(mine),
-                                to_int(plan.node->timeline)));
+  return take(plan,
+              fmt::format("the healthiest node, at {} on timeline {}",
+                          spilo::to_text(mine),
+                          to_int(plan.node->timeline)));
 }
 
 constexpr std::array table = {
-    RuleEntry{"race-evidence", "Nobody races on an old picture or without a session.", evidence_missing},
+    RuleEntry{
+        "race-evidence", "Nobody races on an old picture or without a session.", evidence_missing},
     RuleEntry{"race-promised", "A promise to a leader without a store is kept.", promised},
     RuleEntry{"race-by-request", "A request names who is to take the lock.", race_by_request},
     RuleEntry{"race-excluded", "Some nodes never take the lock by themselves.", excluded},
@@ -171,6 +188,8 @@ constexpr std::array table = {
 
 }  // namespace
 
-std::span<const RuleEntry> race_rules() noexcept { return table; }
+std::span<const RuleEntry> race_rules() noexcept {
+  return table;
+}
 
 }  // namespace spilo::ha

@@ -6,7 +6,8 @@
 namespace spilo::ha {
 namespace {
 
-// Long enough for a new leader to end its recovery and for a WAL receiver to reconnect (it tries every 5 s after a failure).
+// Long enough for a new leader to end its recovery and for a WAL receiver to reconnect (it tries
+// every 5 s after a failure).
 constexpr Duration streaming_patience = 6s;
 
 bool backing_off(Plan& plan) {
@@ -23,7 +24,8 @@ std::string endpoint(const Upstream& upstream) {
 bool leader_ready(const Plan& plan) {
   const auto* leader = plan.leader_member();
   return leader != nullptr && leader->state == "running" &&
-         (leader->role == "primary" || leader->role == "promoted" || leader->role == "standby_leader");
+         (leader->role == "primary" || leader->role == "promoted" ||
+          leader->role == "standby_leader");
 }
 
 bool follow(Plan& plan) {
@@ -35,18 +37,20 @@ bool follow(Plan& plan) {
                     plan.cluster->leader->holder.str());
   if (plan.node->upstream == endpoint(upstream) || backing_off(plan)) return false;
   const auto& last = plan.f.last_task;
-  if (last && last->task.kind == TaskKind::follow && last->task.upstream == upstream && last->failure &&
-      plan.now < last->finished + plan.t.loop_wait) {
+  if (last && last->task.kind == TaskKind::follow && last->task.upstream == upstream &&
+      last->failure && plan.now < last->finished + plan.t.loop_wait) {
     plan.wake_at(last->finished + plan.t.loop_wait);
     return plan.say("could not follow {}: {}", upstream.name.str(), last->failure->text());
   }
-  plan.start(Task{.kind = TaskKind::follow, .upstream = upstream, .reason = "the leader has changed"});
+  plan.start(
+      Task{.kind = TaskKind::follow, .upstream = upstream, .reason = "the leader has changed"});
   return plan.say("following {}", upstream.name.str());
 }
 
 bool rejoin(Plan& plan) {
   if (!plan.leader_other || plan.node->role != NodeView::Role::replica || plan.paused) return false;
-  if (plan.node->streaming || plan.mem.not_streaming_since == TimePoint{} || !leader_ready(plan)) return false;
+  if (plan.node->streaming || plan.mem.not_streaming_since == TimePoint{} || !leader_ready(plan))
+    return false;
   if (plan.id.tags.nostream || !plan.node->restore_command.empty()) return false;
   const auto since = plan.mem.not_streaming_since + streaming_patience;
   if (plan.now < since) {
@@ -71,12 +75,15 @@ bool secondary(Plan& plan) {
 
 constexpr std::array table = {
     RuleEntry{"follow", "A replica follows the leader, or the member it is told to.", follow},
-    RuleEntry{"rejoin", "A replica that does not stream is checked, rewound or copied anew.", rejoin},
+    RuleEntry{
+        "rejoin", "A replica that does not stream is checked, rewound or copied anew.", rejoin},
     RuleEntry{"secondary", "A replica that follows goes on.", secondary},
 };
 
 }  // namespace
 
-std::span<const RuleEntry> replica_rules() noexcept { return table; }
+std::span<const RuleEntry> replica_rules() noexcept {
+  return table;
+}
 
 }  // namespace spilo::ha

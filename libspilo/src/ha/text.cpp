@@ -10,16 +10,26 @@ namespace spilo::ha {
 
 std::string_view to_text(TaskKind kind) noexcept {
   switch (kind) {
-    case TaskKind::bootstrap: return "bootstrap";
-    case TaskKind::clone: return "clone";
-    case TaskKind::start: return "start";
-    case TaskKind::stop: return "stop";
-    case TaskKind::restart: return "restart";
-    case TaskKind::promote: return "promote";
-    case TaskKind::follow: return "follow";
-    case TaskKind::rejoin: return "rejoin";
-    case TaskKind::reload: return "reload";
-    case TaskKind::checkpoint: return "checkpoint";
+    case TaskKind::bootstrap:
+      return "bootstrap";
+    case TaskKind::clone:
+      return "clone";
+    case TaskKind::start:
+      return "start";
+    case TaskKind::stop:
+      return "stop";
+    case TaskKind::restart:
+      return "restart";
+    case TaskKind::promote:
+      return "promote";
+    case TaskKind::follow:
+      return "follow";
+    case TaskKind::rejoin:
+      return "rejoin";
+    case TaskKind::reload:
+      return "reload";
+    case TaskKind::checkpoint:
+      return "checkpoint";
   }
   return "unknown";
 }
@@ -57,24 +67,32 @@ struct Text {
     return text;
   }
   std::string operator()(const Configure&) { return "configure"; }
-  std::string operator()(const SyncSlots& e) { return fmt::format("sync-slots {}", e.wanted.size()); }
+  std::string operator()(const SyncSlots& e) {
+    return fmt::format("sync-slots {}", e.wanted.size());
+  }
   std::string operator()(const EnsureGuard&) { return "ensure-guard"; }
-  std::string operator()(const RunCallback& e) { return fmt::format("callback {} {}", e.action, e.role); }
+  std::string operator()(const RunCallback& e) {
+    return fmt::format("callback {} {}", e.action, e.role);
+  }
   std::string operator()(const Reply& e) { return fmt::format("reply {} {}", e.status, e.text); }
   std::string operator()(const Exit& e) { return fmt::format("exit {}: {}", e.status, e.why); }
 };
 
 }  // namespace
 
-std::string to_text(const Effect& effect) { return std::visit(Text{}, effect); }
+std::string to_text(const Effect& effect) {
+  return std::visit(Text{}, effect);
+}
 
 std::string_view name_of(const Event& event) noexcept {
   constexpr std::array<std::string_view, std::variant_size_v<Event>> names = {
-      "woke",           "store-changed",    "postgres-changed", "guard-died",       "stop-asked",
-      "operator-asked", "identity-changed", "lease-renewed",    "renewal-failed",   "session-lost",
-      "failsafe-heard", "cluster-read",     "read-failed",      "postgres-observed", "peer-answered",
-      "lock-acquired",  "lock-refused",     "lock-released",    "release-failed",   "written",
-      "write-failed",   "task-done",        "failsafe-answered", "slots-synced",    "guard-ready"};
+      "woke",           "store-changed",     "postgres-changed",  "guard-died",
+      "stop-asked",     "operator-asked",    "identity-changed",  "lease-renewed",
+      "renewal-failed", "session-lost",      "failsafe-heard",    "cluster-read",
+      "read-failed",    "postgres-observed", "peer-answered",     "lock-acquired",
+      "lock-refused",   "lock-released",     "release-failed",    "written",
+      "write-failed",   "task-done",         "failsafe-answered", "slots-synced",
+      "guard-ready"};
   return names[event.index()];
 }
 

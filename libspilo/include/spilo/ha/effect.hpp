@@ -61,7 +61,7 @@ struct WriteKey {
   std::string value;
   std::optional<dcs::Version> at;  // none: unconditional; zero version: must be absent
   std::optional<LeaderKey> fence;
-  bool session_bound = false;      // dies with our session: the claim on `initialize`
+  bool session_bound = false;  // dies with our session: the claim on `initialize`
   bool operator==(const WriteKey&) const = default;
 };
 struct EraseKey {

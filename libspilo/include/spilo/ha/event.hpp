@@ -38,8 +38,8 @@ struct FailsafeHeard {
   NodeName leader;
   std::string conn_url;
   std::string api_url;
-  // Answered by Reply{request, …}: 200 is a promise not to take the lock for a ttl. Only the machine can give it, because it alone
-  // knows whether it is taking the lock just now.
+  // Answered by Reply{request, …}: 200 is a promise not to take the lock for a ttl. Only the
+  // machine can give it, because it alone knows whether it is taking the lock just now.
   std::uint64_t request = 0;
 };  // POST /failsafe was accepted
 // Ends of effects.

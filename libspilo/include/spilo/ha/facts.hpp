@@ -106,8 +106,9 @@ struct Facts {
   bool store_answers = false;          // the last operation got an answer with authority
   std::string store_problem;           // why not
   TimePoint read_failed_at{};          // last failed read; zero after a good one
-  TimePoint lock_changed_at{};         // our own last change of the leader key: older reads say nothing about it
-  SessionId session;                   // our present session; empty: none
+  TimePoint
+      lock_changed_at{};  // our own last change of the leader key: older reads say nothing about it
+  SessionId session;      // our present session; empty: none
   TimePoint session_valid_until{};
   // Members keep taking part in a race for a while after their key has expired.
   std::map<NodeName, Member> known_members;
@@ -153,17 +154,19 @@ struct Memory {
   // The lock.
   TimePoint unlocked_since{};  // zero: locked, as far as we know
   NodeName last_leader;        // the last other node that held the lock
-  bool was_primary = false;    // the server was writable under our lock and has not been seen down since
-  Term last_term;              // of our last grant in this life
-  TimePoint reclaim_until{};   // a running primary whose key vanished may take it again until then
-  TimePoint released_at{};     // we gave the lock away then: stand back for a while
+  bool was_primary =
+      false;       // the server was writable under our lock and has not been seen down since
+  Term last_term;  // of our last grant in this life
+  TimePoint reclaim_until{};  // a running primary whose key vanished may take it again until then
+  TimePoint released_at{};    // we gave the lock away then: stand back for a while
   TimePoint promote_failed_at{};
   std::optional<Handover> handover;
 
   // A store outage.
   TimePoint failsafe_asked_at{};  // zero: no round is open
   TimePoint failsafe_until{};     // every listed member promised not to take the lock until then
-  NodeName failsafe_promised_to;  // our own promise: that leader is alive without a store, until then
+  NodeName
+      failsafe_promised_to;  // our own promise: that leader is alive without a store, until then
   TimePoint failsafe_promised_until{};
 
   // The server.
@@ -191,7 +194,8 @@ struct Memory {
   std::optional<OperatorRequest> scheduled_restart;
   TimePoint request_seen_at{};  // when the present content of `failover` was first seen
   dcs::Version request_version;
-  dcs::Version served_request;  // the request that stood when we raced for the lock: our grant settles it
+  dcs::Version
+      served_request;  // the request that stood when we raced for the lock: our grant settles it
   std::string last_callback_role;
 
   bool operator==(const Memory&) const = default;

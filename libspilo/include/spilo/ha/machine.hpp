@@ -32,11 +32,16 @@ bool holds_lock(const Identity& identity, const Facts& facts) noexcept;
 // Until when nobody else can lead: the end of our lease (with failsafe: of the members' promise),
 // zero without either.
 TimePoint safe_until(const Identity& identity, const Facts& facts, const Memory& memory) noexcept;
-// When the guard must end the server: safe_until less drift and a hard stop. Zero: nothing to guard, stand down. Nothing: leave the guard
-// as it is (a writable server without a lock that we know of, right after a restart of the agent: the deadline of the last life stands).
+// When the guard must end the server: safe_until less drift and a hard stop. Zero: nothing to
+// guard, stand down. Nothing: leave the guard as it is (a writable server without a lock that we
+// know of, right after a restart of the agent: the deadline of the last life stands).
 std::optional<TimePoint> guard_deadline(const Identity& identity,
                                         const Facts& facts,
                                         const Memory& memory) noexcept;
+// What this node publishes about itself (contract 2): "running", "creating replica", …; "primary",
+// "replica", "demoted", …
+std::string member_state(const Identity& identity, const Facts& facts, const Memory& memory);
+std::string member_role(const Identity& identity, const Facts& facts, const Memory& memory);
 // The timing in force: the store's configuration, else the local one.
 const Timing& timing(const Identity& identity, const Facts& facts) noexcept;
 

@@ -50,8 +50,9 @@ class Supervisor {
   Async<std::pair<int, std::string>> hear_failsafe(NodeName leader,
                                                    std::string conn_url,
                                                    std::string api_url);
-  // Completes once the board shows an observation of PostgreSQL not older than `age`, or at the deadline: peers that compare WAL positions
-  // must not be answered from a picture of the last heartbeat.
+  // Completes once the board shows an observation of PostgreSQL not older than `age`, or at the
+  // deadline: peers that compare WAL positions must not be answered from a picture of the last
+  // heartbeat.
   boost::asio::awaitable<void> refresh(Duration age, TimePoint deadline);
 
   // Called after every step, before the effects start: for the simulator's checkers and for golden

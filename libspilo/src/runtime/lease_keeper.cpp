@@ -1,0 +1,37 @@
+#include "spilo/runtime/lease_keeper.hpp"
+
+#include <algorithm>
+#include <boost/asio/this_coro.hpp>
+
+namespace spilo {
+
+using namespace std::chrono_literals;
+
+boost::asio::awaitable<void> LeaseKeeper::run() {
+  co_await boost::asio::this_coro::throw_if_cancelled(false);
+  for (int lost_in_a_row = 0;;) {
+    const auto sent = clock_.now();
+    // A try gets a third of the ttl: two more fit into the lease if this one never gets an answer.
+    const auto deadline = sent + std::max<Duration>(ttl_ / 3, 300ms);
+    auto lease = co_await store_.renew(ttl_, deadline);
+    const auto state = co_await boost::asio::this_coro::cancellation_state;
+    if (state.cancelled() != boost::asio::cancellation_type::none) co_return;
+    auto next = clock_.now() + std::clamp<Duration>(ttl_ / 20, 100ms, 1s);
+    if (lease.has_value()) {
+      lost_in_a_row = 0;
+      next = sent + ttl_ / 3;
+      listener_.renewed(std::move(*lease));
+    } else if (lease.error().is(errc::session_lost)) {
+      // The next call opens a new session, at once: what was bound to the old one wants to be bound
+      // again.
+      if (++lost_in_a_row == 1) next = clock_.now();
+      listener_.lost(lease.error());
+    } else {
+      listener_.failed(lease.error());
+    }
+    const bool waited = co_await sleep_until(clock_, next);
+    if (!waited) co_return;
+  }
+}
+
+}  // namespace spilo
