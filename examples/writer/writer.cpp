@@ -19,6 +19,10 @@ namespace {
 
 volatile sig_atomic_t stop_asked = 0;
 
+// A server that is just going down may accept a connection and never answer on it: seen here. A
+// fresh one tells sooner.
+constexpr std::int64_t connect_patience_ns = 250'000'000;
+
 struct Finish {
   void operator()(PGconn* connection) const noexcept { PQfinish(connection); }
 };
@@ -65,7 +69,7 @@ class Session {
     poll_ = PGRES_POLLING_WRITING;
     primary_ = false;
     if (PQstatus(connection_.get()) == CONNECTION_BAD) return drop(now);
-    wait_for(State::connecting, now + options_.timeout_ms * 1'000'000);
+    wait_for(State::connecting, now + connect_patience_ns);
   }
 
   void go_on_connecting(std::int64_t now) {
@@ -82,7 +86,7 @@ class Session {
     if (!primary_) {
       // The table comes into being with the first primary.
       sent_ = PQsendQuery(connection_.get(), "select not pg_is_in_recovery()") == 1;
-      wait_for(State::asking, now + options_.timeout_ms * 1'000'000);
+      wait_for(State::asking, now + connect_patience_ns);
     } else {
       number_ = next_++;
       const auto text =
