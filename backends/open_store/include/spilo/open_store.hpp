@@ -7,8 +7,7 @@
 #include <memory>
 #include <string>
 
-#include "spilo/core/ids.hpp"
-#include "spilo/core/json.hpp"
+#include "spilo/config/config.hpp"
 #include "spilo/core/log.hpp"
 #include "spilo/ports/clock.hpp"
 #include "spilo/ports/dcs.hpp"
@@ -16,14 +15,9 @@
 namespace spilo {
 
 struct StoreRequest {
-  // A configuration (patroni-contract 7.5). Exactly one of these sections must be there:
-  //   sqlite   file: /path, or just the path. Ours: all nodes on one machine.
-  //   etcd3    hosts (list, or text with commas) | host | url; protocol, username, password, cacert,
-  //            cert, key, key_password, verify
-  // `namespace` ("service" when absent) and the scope name the keys as Patroni names them. In a
-  // SQLite file the default namespace adds nothing to the scope.
-  json::Value document;
-  Scope scope;
+  // Its scope must not be empty. In a SQLite file the default name space, "service", adds nothing to
+  // the scope.
+  config::StoreOptions options;
   Logger log;
   std::uint64_t seed = 0;   // for the jitter of repeated attempts; different on every node
   bool must_exist = false;  // sqlite: a missing file is an error and is not created
@@ -35,8 +29,8 @@ struct OpenedStore {
 };
 
 // Connects to nothing yet, except that must_exist looks for the file. invalid_argument: the section
-// is missing, doubled or wrong, with everything that is wrong with it. unsupported: a store that
-// this program does not speak. not_found: see must_exist. Executor and clock outlive the store.
+// is wrong, with everything that is wrong with it. unsupported: a store that this build does not
+// speak to. not_found: see must_exist. Executor and clock outlive the store.
 Result<OpenedStore> open_store(boost::asio::any_io_executor executor,
                                Clock& clock,
                                const StoreRequest& request);
