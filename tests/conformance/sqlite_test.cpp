@@ -152,6 +152,8 @@ TEST_CASE("sqlite: when the file is deleted or replaced, its sessions are lost a
   TempDir folder;
   SqliteSubject subject(folder);
   auto& store = subject.client(Scope("demo"));
+  auto& other = subject.client(Scope("demo"));
+  REQUIRE(put(subject, other, "config").has_value());
   REQUIRE(renew(subject, store).has_value());
   REQUIRE(put(subject, store, "leader", dcs::Binding::session).has_value());
   for (const char* suffix : {"", "-wal", "-shm", "-wake"})
@@ -163,8 +165,7 @@ TEST_CASE("sqlite: when the file is deleted or replaced, its sessions are lost a
   const auto seen = read(subject, store);
   REQUIRE(seen.has_value());
   CHECK(seen->all().empty());
-  // A waiter is woken through the new files.
-  auto& other = subject.client(Scope("demo"));
+  // A waiter is woken through the new files, also by a client that had the old ones open.
   std::vector<std::string> order;
   boost::asio::co_spawn(subject.context(),
                         store.changed_since(seen->index(), subject.clock().now() + 5s),

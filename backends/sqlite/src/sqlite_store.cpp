@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "flusher.hpp"
+#include "lock_holder.hpp"
 #include "spilo/runtime/with_deadline.hpp"
 #include "store_file.hpp"
 #include "wake.hpp"
@@ -135,14 +136,14 @@ Async<void> SqliteStore::Impl::turn(std::string_view what,
                     fmt::format("{}: {}: cancelled before it was done", file.name(), what));
   if (clock.now() < deadline) co_return Result<void>();
   if (attempt == 0)
-    co_return Error(late, fmt::format("{}: {}: the deadline passed before", file.name(), what));
-  co_return Error(
-      late,
-      fmt::format("{}: {}: another process held the lock of the file up to the "
-                  "deadline, in {} attempts; a process that uses the file may be frozen",
-                  file.name(),
-                  what,
-                  attempt));
+    co_return Error(late, fmt::format("{}: {}: the deadline passed", file.name(), what));
+  co_return Error(late,
+                  fmt::format("{}: {}: {} held the lock of the file up to the deadline, in {} "
+                              "attempts; if it is frozen, thaw or kill it",
+                              file.name(),
+                              what,
+                              lock_holder(file.name()),
+                              attempt));
 }
 
 Async<bool> SqliteStore::Impl::wait(Wake::Waiter& waiter, TimePoint at) {

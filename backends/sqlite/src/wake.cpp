@@ -42,17 +42,10 @@ struct Wake::State : std::enable_shared_from_this<Wake::State> {
                       });
   }
 
+  // What the events say does not matter: those who wait look for themselves.
   void drain() {
     alignas(inotify_event) char buffer[4096];
-    for (;;) {
-      const auto got = ::read(events.native_handle(), buffer, sizeof buffer);
-      if (got <= 0) return;
-      for (ssize_t at = 0; at < got;) {
-        const auto* event = reinterpret_cast<const inotify_event*>(buffer + at);
-        // The file was deleted: the next open() makes it anew.
-        if ((event->mask & (IN_IGNORED | IN_DELETE_SELF | IN_ATTRIB)) != 0) stale = true;
-        at += static_cast<ssize_t>(sizeof(inotify_event) + event->len);
-      }
+    while (::read(events.native_handle(), buffer, sizeof buffer) > 0) {
     }
   }
 
@@ -60,7 +53,6 @@ struct Wake::State : std::enable_shared_from_this<Wake::State> {
     boost::system::error_code ignored;
     events.close(ignored);
     if (file >= 0) ::close(std::exchange(file, -1));
-    stale = false;
   }
 
   asio::any_io_executor executor;
@@ -68,7 +60,6 @@ struct Wake::State : std::enable_shared_from_this<Wake::State> {
   std::vector<Signal*> waiters;
   int file = -1;
   bool armed = false;
-  bool stale = false;
 };
 
 Wake::Wake(asio::any_io_executor executor) : state_(std::make_shared<State>(std::move(executor))) {}
@@ -84,12 +75,9 @@ bool Wake::is_listening() const noexcept {
 
 Result<void> Wake::open(const std::string& file) {
   State& state = *state_;
-  if (state.file >= 0 && state.stale) {
-    // Only its number of links tells a deletion from a change of its mode.
-    struct stat seen {};
-    if (::fstat(state.file, &seen) != 0 || seen.st_nlink == 0) state.close();
-    state.stale = false;
-  }
+  // Deleted or replaced by somebody: nobody would hear us in the old one.
+  struct stat seen {};
+  if (state.file >= 0 && (::fstat(state.file, &seen) != 0 || seen.st_nlink == 0)) state.close();
   if (state.file >= 0) return {};
   state.file = ::open(file.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
   if (state.file < 0) {
