@@ -51,10 +51,11 @@ bool may_go_on(const Error& error, Kind kind) noexcept {
 }
 
 // A frozen member must not eat the whole deadline: its part of what is left, but time enough for a
-// slow one.
+// slow one. Also the last of them gets no more than half, because behind one address there may be
+// several servers, and another connection may find another one.
 TimePoint share_of(TimePoint now, TimePoint deadline, std::size_t members_left) {
-  if (members_left <= 1) return deadline;
   const Duration left = deadline - now;
+  if (members_left <= 1) return now + std::max<Duration>(std::min<Duration>(left, 1s), left / 2);
   const Duration least = std::min<Duration>(1s, left / 2);
   return now + std::max<Duration>(left / static_cast<std::int64_t>(members_left), least);
 }
@@ -220,7 +221,8 @@ Async<Answer> Members::attempt(std::size_t member,
   const auto url = members_[member].url;
   const auto prepared = co_await prepare(member, share);
   // Nothing of the call itself has been sent yet, whatever the preparation met.
-  if (prepared.has_error() && prepared.error().is(errc::timed_out))
+  if (prepared.has_error() &&
+      (prepared.error().is(errc::timed_out) || prepared.error().is(errc::protocol)))
     co_return Error(errc::unavailable, prepared.error().detail());
   if (prepared.has_error()) co_return prepared.error();
   for (bool authenticated_again = false;; authenticated_again = true) {
