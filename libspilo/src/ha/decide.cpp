@@ -46,6 +46,7 @@ Decision decide(const Identity& identity, const Facts& facts, const Memory& memo
     plan.summary = "waiting for the next event";
   }
 
+  call_back(plan);
   keep_books(plan);
   publish(plan);
   if (plan.deadline && *plan.deadline != TimePoint{}) plan.wake_at(*plan.deadline);

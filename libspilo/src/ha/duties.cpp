@@ -272,6 +272,48 @@ void gather(Plan& plan) {
   }
 }
 
+void call_back(Plan& plan) {
+  if (plan.node == nullptr || !plan.f.node_current() || plan.f.task) return;
+  const bool running = plan.node->running();
+  const std::string role = plan.node->role == NodeView::Role::primary ? "primary" : "replica";
+  auto& last = plan.mem.last_callback_role;
+  const auto say = [&](const char* action, const std::string& as) {
+    plan.emit(RunCallback{.action = action, .role = as});
+    last = as;
+  };
+  const auto& done = plan.f.last_task;
+  if (!done || done->id == plan.mem.last_callback_task) {
+    // A server that ran before the agent did is announced once.
+    if (last.empty() && running) say("on_start", role);
+    return;
+  }
+  plan.mem.last_callback_task = done->id;
+  if (done->failure) return;
+  switch (done->task.kind) {
+    case TaskKind::stop:
+      say("on_stop", last.empty() ? role : last);
+      break;
+    case TaskKind::restart:
+      if (running) say("on_restart", role);
+      break;
+    case TaskKind::reload:
+      if (running) say("on_reload", role);
+      break;
+    case TaskKind::promote:
+      say("on_role_change", "primary");
+      break;
+    case TaskKind::start:
+    case TaskKind::clone:
+    case TaskKind::rejoin:
+    case TaskKind::bootstrap:
+      if (running) say(last.empty() || last == role ? "on_start" : "on_role_change", role);
+      break;
+    case TaskKind::follow:
+    case TaskKind::checkpoint:
+      break;
+  }
+}
+
 void publish(Plan& plan) {
   if (plan.f.session.empty() || plan.node == nullptr || plan.busy(InFlight::publish)) return;
   const auto me = member_of(plan);

@@ -185,7 +185,8 @@ class Fold {
   void operator()(TaskDone& event) {
     if (!f_.task || f_.task->id != event.id) return;
     const auto kind = f_.task->task.kind;
-    f_.last_task = FinishedTask{.task = f_.task->task,
+    f_.last_task = FinishedTask{.id = f_.task->id,
+                                .task = f_.task->task,
                                 .started = f_.task->started,
                                 .finished = f_.now,
                                 .failure = std::move(event.failure)};

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 #include <span>
 #include <string>
 #include <utility>
@@ -27,6 +28,7 @@ struct Plan {
   const TimePoint now;
 
   std::vector<Effect> effects;
+  std::set<std::uint64_t> answered;  // requests that this decision replies to
   TimePoint wake;
   std::string_view rule;
   std::string summary;
@@ -63,6 +65,10 @@ struct Plan {
   void emit_once(InFlight kind, Effect effect);
   void wake_at(TimePoint at) {
     if (at > now) wake = std::min(wake, at);
+  }
+  void reply(std::uint64_t request, int status, std::string text) {
+    answered.insert(request);
+    emit(Reply{.request = request, .status = status, .text = std::move(text)});
   }
   void start(Task task);
   void kill(std::string why);
@@ -119,6 +125,7 @@ void gather(Plan& plan);           // reads, observations, the guard process
 void answer_failsafe(Plan& plan);  // promises to a leader without a store
 void ask_failsafe(Plan& plan);     // and asking for them
 void serve_requests(Plan& plan);   // refusals and replies of operators' requests
+void call_back(Plan& plan);        // the operators' scripts (contract 10.1)
 void publish(Plan& plan);          // our member key
 void keep_books(Plan& plan);  // status, history, failsafe, config, initialize: the leader's keys
 

@@ -60,11 +60,11 @@ std::optional<Refusal> refusal(const Plan& plan, const OperatorRequest& request)
 bool schedule_restart(Plan& plan, const OperatorRequest& request) {
   if (!request.schedule || *request.schedule <= plan.f.wall) return false;
   if (plan.mem.scheduled_restart) {
-    plan.emit(Reply{request.id, 409, "Another restart is already scheduled"});
+    plan.reply(request.id, 409, "Another restart is already scheduled");
   } else {
     plan.mem.scheduled_restart = request;
     plan.mem.scheduled_restart->id = 0;
-    plan.emit(Reply{request.id, 202, "Restart scheduled"});
+    plan.reply(request.id, 202, "Restart scheduled");
   }
   return true;
 }
@@ -85,7 +85,8 @@ bool task_running(Plan& plan) {
 
 bool restart(Plan& plan) {
   for (const auto& request : plan.f.requests) {
-    if (request.kind != Kind::restart || plan.mem.serving) continue;
+    if (request.kind != Kind::restart || plan.mem.serving || plan.answered.contains(request.id))
+      continue;
     plan.mem.serving = request;
     plan.start(
         Task{.kind = TaskKind::restart, .timeout = request.timeout, .reason = "an operator asked"});
@@ -106,7 +107,9 @@ bool restart(Plan& plan) {
 
 bool reinitialize(Plan& plan) {
   for (const auto& request : plan.f.requests) {
-    if (request.kind != Kind::reinitialize || plan.mem.serving) continue;
+    if (request.kind != Kind::reinitialize || plan.mem.serving ||
+        plan.answered.contains(request.id))
+      continue;
     plan.mem.serving = request;
     const bool empty = plan.node->data_dir == NodeView::DataDir::empty;
     plan.start(Task{.kind = empty ? TaskKind::clone : TaskKind::rejoin,
@@ -134,24 +137,23 @@ void serve_requests(Plan& plan) {
     const auto& failure = plan.f.last_task->failure;
     const auto done =
         request.kind == Kind::restart ? "restarted successfully" : "reinitialized successfully";
-    plan.emit(failure ? Reply{request.id,
-                              503,
-                              fmt::format("{} failed: {}", verb(request.kind), failure->text())}
-                      : Reply{request.id, 200, done});
+    plan.reply(request.id,
+               failure ? 503 : 200,
+               failure ? fmt::format("{} failed: {}", verb(request.kind), failure->text()) : done);
     plan.mem.serving.reset();
   }
   for (const auto& request : plan.f.requests) {
     if (plan.mem.serving && plan.mem.serving->id == request.id) continue;
     if (request.kind == Kind::reload) {
       plan.start(Task{.kind = TaskKind::reload, .reason = "an operator asked"});
-      plan.emit(Reply{request.id, 202, "reload scheduled"});
+      plan.reply(request.id, 202, "reload scheduled");
     } else if (request.kind == Kind::restart && schedule_restart(plan, request)) {
       continue;
     } else if (auto why = refusal(plan, request)) {
-      plan.emit(Reply{request.id, why->status, std::move(why->text)});
+      plan.reply(request.id, why->status, std::move(why->text));
     } else if (plan.mem.serving) {
-      plan.emit(Reply{
-          request.id, 503, fmt::format("{} already in progress", verb(plan.mem.serving->kind))});
+      plan.reply(
+          request.id, 503, fmt::format("{} already in progress", verb(plan.mem.serving->kind)));
     }
   }
 }

@@ -69,9 +69,7 @@ void answer_failsafe(Plan& plan) {
   for (const auto& question : plan.f.failsafe_questions) {
     // Only who neither leads nor is taking the lock just now can promise to leave it alone.
     const bool leads = plan.writable || plan.lock_mine || plan.busy(InFlight::acquire);
-    plan.emit(leads
-                  ? Reply{.request = question.request, .status = 500, .text = "Running as a leader"}
-                  : Reply{.request = question.request, .status = 200, .text = "Accepted"});
+    plan.reply(question.request, leads ? 500 : 200, leads ? "Running as a leader" : "Accepted");
     if (leads) continue;
     plan.mem.failsafe_promised_to = question.leader;
     plan.mem.failsafe_promised_until = plan.now + plan.t.ttl;

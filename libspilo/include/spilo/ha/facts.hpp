@@ -68,6 +68,7 @@ struct RunningTask {
 };
 
 struct FinishedTask {
+  TaskId id{};
   Task task;
   TimePoint started{};
   TimePoint finished{};
@@ -196,7 +197,8 @@ struct Memory {
   dcs::Version request_version;
   dcs::Version
       served_request;  // the request that stood when we raced for the lock: our grant settles it
-  std::string last_callback_role;
+  std::string last_callback_role;  // of the last callback; empty: none was called yet
+  TaskId last_callback_task{};
 
   bool operator==(const Memory&) const = default;
 };

@@ -1,0 +1,820 @@
+// Decisions by table: each row is one sentence, a delta from the healthy cluster, the rule that
+// decides and its effects in full (without the member key, which follows every change of state).
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "healthy.hpp"
+
+using namespace spilo;
+using namespace spilo::tables;
+using ha::TaskKind;
+
+namespace {
+
+struct Row {
+  const char* sentence;
+  std::function<void(Case&)> delta;
+  const char* rule;
+  std::vector<std::string> effects;
+};
+
+std::vector<std::string> texts(const ha::Decision& decision) {
+  std::vector<std::string> out;
+  for (const auto& effect : decision.effects)
+    if (!std::holds_alternative<ha::PublishMember>(effect)) out.push_back(ha::to_text(effect));
+  return out;
+}
+
+void check(const std::vector<Row>& rows) {
+  for (const auto& row : rows) {
+    CAPTURE(row.sentence);
+    auto c = healthy();
+    row.delta(c);
+    const auto decision = ha::decide(c.id, c.facts, c.memory);
+    CAPTURE(decision.summary);
+    CHECK(decision.rule == row.rule);
+    CHECK(texts(decision) == row.effects);
+    CHECK(decision.wake_at > c.facts.now);
+    // Pure: the same again gives the same again.
+    CHECK(ha::decide(c.id, c.facts, c.memory) == decision);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("decide: following") {
+  check({
+      {"a streaming replica of the leader has nothing to do", [](Case&) {}, "secondary", {}},
+      {"a replica of somebody else follows the leader without a restart",
+       [](Case& c) { c.node().upstream = "10.0.0.3:5432"; },
+       "follow",
+       {"start-task follow upstream=n2"}},
+      {"replicatefrom names another source",
+       [](Case& c) { c.id.tags.replicatefrom = NodeName("n3"); },
+       "follow",
+       {"start-task follow upstream=n3"}},
+      {"replicatefrom a member that is away falls back to the leader",
+       [](Case& c) { c.id.tags.replicatefrom = NodeName("n9"); },
+       "secondary",
+       {}},
+      {"a replica that has not streamed for long is checked for divergence",
+       [](Case& c) {
+         c.node().streaming = false;
+         c.memory.not_streaming_since = t0 - 7s;
+       },
+       "rejoin",
+       {"start-task rejoin upstream=n2"}},
+      {"a short gap in the stream is no reason",
+       [](Case& c) {
+         c.node().streaming = false;
+         c.memory.not_streaming_since = t0 - 2s;
+       },
+       "secondary",
+       {}},
+      {"nothing is rejoined to a leader that is not up yet",
+       [](Case& c) {
+         c.node().streaming = false;
+         c.memory.not_streaming_since = t0 - 60s;
+         c.cluster().members[1].state = "starting";
+       },
+       "secondary",
+       {}},
+      {"a server that is down is started as a replica of the leader",
+       [](Case& c) { c.stopped(); },
+       "start-server",
+       {"start-task rejoin upstream=n2"}},
+      {"after a failed attempt it waits",
+       [](Case& c) {
+         c.stopped();
+         c.memory.attempt_not_before = t0 + 3s;
+       },
+       "start-server",
+       {}},
+      {"paused, nothing is started",
+       [](Case& c) {
+         c.stopped();
+         c.config().pause = true;
+       },
+       "down-while-paused",
+       {}},
+      {"a system identifier of another cluster ends the agent, and touches nothing",
+       [](Case& c) { c.node().system_id = SystemId("7000000000000000001"); },
+       "system-id-mismatch",
+       {"exit 1: system ID mismatch, node n1 belongs to a different cluster: 7268616322854375442 "
+        "!= "
+        "7000000000000000001; the data directory was not touched. Point this node at the right "
+        "scope, or move its "
+        "data directory away to let it clone the cluster"}},
+  });
+}
+
+TEST_CASE("decide: keeping and losing the lock") {
+  check({
+      {"the leader with the lock goes on", [](Case& c) { c.i_lead(); }, "keep-lock", {}},
+      {"a primary ends at once when somebody else leads",
+       [](Case& c) {
+         c.i_lead();
+         c.lead("n2", "s2");
+       },
+       "lock-taken",
+       {"kill-server: another node leads"}},
+      {"in pause it does not",
+       [](Case& c) {
+         c.i_lead();
+         c.lead("n2", "s2");
+         c.config().pause = true;
+       },
+       "secondary",
+       {}},
+      {"a silent store is no reason to stop while the lease lasts",
+       [](Case& c) {
+         c.i_lead();
+         c.config().failsafe_mode = false;
+         c.facts.store_answers = false;
+         c.facts.session_valid_until = t0 + 3s;
+       },
+       "keep-lock",
+       {}},
+      {"just before the lease ends PostgreSQL is stopped in order",
+       [](Case& c) {
+         c.i_lead();
+         c.config().failsafe_mode = false;
+         c.facts.store_answers = false;
+         c.facts.session_valid_until = t0 + 1100ms;
+       },
+       "lease-expiring",
+       {"start-task stop"}},
+      {"when the lease is over it is ended at once, whatever else runs",
+       [](Case& c) {
+         c.i_lead();
+         c.config().failsafe_mode = false;
+         c.facts.store_answers = false;
+         c.facts.session_valid_until = t0 + 200ms;
+         c.task(TaskKind::stop);
+       },
+       "lease-over",
+       {"cancel-task", "kill-server: the lease is over"}},
+      {"a process that slept through its lease does that before anything else, even with an order "
+       "to stop",
+       [](Case& c) {
+         c.i_lead();
+         c.config().failsafe_mode = false;
+         c.facts.session_valid_until = t0 - 60s;
+         c.facts.stop_requested = true;
+       },
+       "lease-over",
+       {"kill-server: the lease is over"}},
+      {"a promotion that outlives the lease is ended",
+       [](Case& c) {
+         c.i_lead();
+         c.config().failsafe_mode = false;
+         c.node().role = NodeView::Role::replica;
+         c.memory.was_primary = false;
+         c.task(TaskKind::promote);
+         c.facts.session_valid_until = t0 + 100ms;
+       },
+       "lease-over",
+       {"cancel-task", "kill-server: the lease is over"}},
+      {"our key of an earlier session is bound to the present one",
+       [](Case& c) {
+         c.i_lead();
+         c.lead("n1", "s0");
+       },
+       "rebind-lock",
+       {"acquire-lock rebind term=3"}},
+      {"a key that vanished under a running primary is taken again",
+       [](Case& c) {
+         c.i_lead();
+         c.cluster().leader.reset();
+         c.memory.unlocked_since = t0;
+         c.memory.reclaim_until = t0 + 1s;
+       },
+       "reclaim-lock",
+       {"acquire-lock term=3"}},
+      {"but not when somebody has led since",
+       [](Case& c) {
+         c.i_lead();
+         c.cluster().leader.reset();
+         c.cluster().term = Term{4, NodeName("n3"), TimelineId{2}, {60, 60}};
+         c.memory.unlocked_since = t0;
+         c.memory.reclaim_until = t0 + 1s;
+       },
+       "reclaim-lock",
+       {"kill-server: somebody else has led since"}},
+      {"a store that was wiped is told again",
+       [](Case& c) {
+         c.i_lead();
+         c.cluster().leader.reset();
+         c.cluster().term = Term{};
+         c.cluster().initialize.reset();
+         c.memory.unlocked_since = t0;
+         c.memory.reclaim_until = t0 + 1s;
+       },
+       "reclaim-lock",
+       {"acquire-lock term=0"}},
+      {"a primary found without a lock, which others have held, comes back as a replica",
+       [](Case& c) {
+         c.i_lead();
+         c.memory.was_primary = false;
+         c.memory.last_term = Term{};
+         c.cluster().leader.reset();
+         c.memory.unlocked_since = t0;
+       },
+       "adopt-primary",
+       {"start-task stop"}},
+      {"a primary with no lease known and no store is not left running",
+       [](Case& c) {
+         c.i_lead();
+         c.memory = ha::Memory{};
+         c.memory.started_at = t0 - 10s;
+         c.facts.cluster.reset();
+         c.facts.cluster_stale = false;
+         c.facts.in_flight = {ha::InFlight::read_cluster};
+         c.facts.store_answers = false;
+       },
+       "waiting-for-store",
+       {"kill-server: no lease is known and the store does not answer",
+        "callback on_start primary"}},
+  });
+}
+
+TEST_CASE("decide: an outage of the store with failsafe") {
+  check({
+      {"the members are asked once half of the lease is gone",
+       [](Case& c) {
+         c.i_lead();
+         c.facts.store_answers = false;
+         c.facts.session_valid_until = t0 + 4s;
+       },
+       "keep-lock",
+       {"ask-failsafe n2 n3"}},
+      {"all have promised: the primary goes on without a session",
+       [](Case& c) {
+         c.i_lead();
+         c.facts.store_answers = false;
+         c.facts.session_valid_until = t0 - 1s;
+         c.memory.failsafe_until = t0 + 9s;
+       },
+       "keep-without-store",
+       {}},
+      {"one refuses: it stops in time",
+       [](Case& c) {
+         c.i_lead();
+         c.facts.store_answers = false;
+         c.facts.session_valid_until = t0 + 1s;
+         c.memory.failsafe_asked_at = t0 - 100ms;
+         c.facts.failsafe_answers[NodeName("n2")] = FailsafeAnswer{NodeName("n2"), true};
+         c.facts.failsafe_answers[NodeName("n3")] = FailsafeAnswer{NodeName("n3"), false};
+       },
+       "lease-expiring",
+       {"start-task stop"}},
+      {"who has promised does not race",
+       [](Case& c) {
+         c.nobody_leads();
+         c.memory.failsafe_promised_to = NodeName("n2");
+         c.memory.failsafe_promised_until = t0 + 2s;
+         c.answered("n2", 1000);
+         c.answered("n3", 1000);
+       },
+       "race-promised",
+       {}},
+      {"a replica promises",
+       [](Case& c) {
+         c.facts.failsafe_questions = {{9, NodeName("n2")}};
+       },
+       "secondary",
+       {"reply 200 Accepted"}},
+      {"who leads does not promise",
+       [](Case& c) {
+         c.i_lead();
+         c.facts.failsafe_questions = {{9, NodeName("n2")}};
+       },
+       "keep-lock",
+       {"reply 500 Running as a leader"}},
+      {"who is taking the lock just now does not promise",
+       [](Case& c) {
+         c.facts.in_flight = {ha::InFlight::acquire};
+         c.facts.failsafe_questions = {{9, NodeName("n2")}};
+       },
+       "secondary",
+       {"reply 500 Running as a leader"}},
+  });
+}
+
+TEST_CASE("decide: the race") {
+  check({
+      {"positions are asked for first",
+       [](Case& c) { c.nobody_leads(); },
+       "acquire-lock",
+       {"probe n2", "probe n3"}},
+      {"the healthiest takes the lock",
+       [](Case& c) {
+         c.nobody_leads();
+         c.unreachable("n2");
+         c.answered("n3", 900);
+       },
+       "acquire-lock",
+       {"acquire-lock term=3"}},
+      {"who is behind does not",
+       [](Case& c) {
+         c.nobody_leads();
+         c.unreachable("n2");
+         c.answered("n3", 1001);
+       },
+       "acquire-lock",
+       {}},
+      {"a primary that still lives is left alone",
+       [](Case& c) {
+         c.nobody_leads();
+         c.answered("n2", 0).in_recovery = false;
+         c.answered("n3", 900);
+       },
+       "acquire-lock",
+       {}},
+      {"an older timeline does not lead",
+       [](Case& c) {
+         c.nobody_leads();
+         c.node().timeline = TimelineId{1};
+         c.unreachable("n2");
+         c.answered("n3", 900);
+       },
+       "race-behind",
+       {}},
+      {"who lags more than allowed does not lead",
+       [](Case& c) {
+         c.nobody_leads();
+         c.cluster().status.optime = Lsn{1000 + 1048577};
+         c.unreachable("n2");
+         c.answered("n3", 900);
+       },
+       "race-behind",
+       {}},
+      {"equal positions: the higher priority leads",
+       [](Case& c) {
+         c.nobody_leads();
+         c.unreachable("n2");
+         c.answered("n3", 1000).failover_priority = 2;
+       },
+       "acquire-lock",
+       {}},
+      {"who holds no session can't race",
+       [](Case& c) {
+         c.nobody_leads();
+         c.facts.session = SessionId{};
+       },
+       "race-evidence",
+       {}},
+      {"an old picture of PostgreSQL is renewed first",
+       [](Case& c) {
+         c.nobody_leads();
+         c.node().observed_at = t0 - 150ms;
+       },
+       "race-evidence",
+       {"observe-postgres"}},
+      {"nofailover never races",
+       [](Case& c) {
+         c.nobody_leads();
+         c.id.tags.nofailover = true;
+       },
+       "race-excluded",
+       {}},
+      {"paused, nobody races",
+       [](Case& c) {
+         c.nobody_leads();
+         c.config().pause = true;
+       },
+       "race-excluded",
+       {}},
+      {"who is not listed in failsafe does not race",
+       [](Case& c) {
+         c.nobody_leads();
+         c.cluster().failsafe->erase(NodeName("n1"));
+       },
+       "race-excluded",
+       {}},
+      {"a store that knows no cluster is waited for, by a replica",
+       [](Case& c) {
+         c.nobody_leads();
+         c.cluster().initialize.reset();
+       },
+       "race-excluded",
+       {}},
+      {"the named candidate takes the lock without asking",
+       [](Case& c) {
+         c.nobody_leads();
+         c.request("n2", "n1");
+       },
+       "race-by-request",
+       {"acquire-lock term=3"}},
+      {"another candidate is given its chance",
+       [](Case& c) {
+         c.nobody_leads();
+         c.request("n2", "n3");
+         c.answered("n3", 1000);
+       },
+       "race-by-request",
+       {}},
+      {"a fresh agent may have forgotten a promise: everybody must answer",
+       [](Case& c) {
+         c.nobody_leads();
+         c.memory.started_at = t0 - 1s;
+         c.unreachable("n2");
+         c.answered("n3", 900);
+       },
+       "acquire-lock",
+       {}},
+      {"the lock makes a replica a primary",
+       [](Case& c) { c.lead("n1", "s1"); },
+       "promote",
+       {"start-task promote"}},
+      {"not before the guard is there",
+       [](Case& c) {
+         c.lead("n1", "s1");
+         c.facts.guard_ready = false;
+         c.facts.guard_failed_at = t0 - 100ms;
+       },
+       "promote",
+       {}},
+      {"not on a lease that is nearly over",
+       [](Case& c) {
+         c.lead("n1", "s1");
+         c.facts.session_valid_until = t0 + 800ms;
+       },
+       "promote",
+       {}},
+      {"a failed promotion gives the lock away",
+       [](Case& c) {
+         c.lead("n1", "s1");
+         c.facts.last_task = ha::FinishedTask{.id = ha::TaskId{3},
+                                              .task = {.kind = TaskKind::promote},
+                                              .finished = t0 - 50ms,
+                                              .failure = Error(errc::command_failed, "no")};
+         c.memory.promote_failed_at = t0 - 50ms;
+       },
+       "give-back",
+       {"release-lock "}},
+      {"and then it stands back",
+       [](Case& c) {
+         c.nobody_leads();
+         c.memory.promote_failed_at = t0 - 1s;
+         c.answered("n2", 0);
+         c.answered("n3", 0);
+       },
+       "race-excluded",
+       {}},
+  });
+}
+
+TEST_CASE("decide: switchover") {
+  check({
+      {"the candidate is asked first",
+       [](Case& c) {
+         c.i_lead();
+         c.request("n1", "n3");
+       },
+       "switchover",
+       {"probe n3"}},
+      {"a candidate that qualifies: checkpoint and stop",
+       [](Case& c) {
+         c.i_lead();
+         c.request("n1", "n3");
+         c.answered("n3", 1000);
+       },
+       "switchover",
+       {"start-task stop checkpoint-first"}},
+      {"a candidate that can't be reached: refused, and the primary goes on",
+       [](Case& c) {
+         c.i_lead();
+         c.request("n1", "n3");
+         c.unreachable("n3");
+       },
+       "switchover",
+       {"write failover={} fenced"}},
+      {"a request for another leader is refused",
+       [](Case& c) {
+         c.i_lead();
+         c.request("n2", "n3");
+       },
+       "switchover",
+       {"write failover={} fenced"}},
+      {"stopped, and the heir has everything: the lock goes",
+       [](Case& c) {
+         c.i_lead();
+         c.request("n1", "n3");
+         c.stopped();
+         c.node().checkpoint_end = Lsn{1100};
+         c.memory.handover = ha::Handover{.candidate = NodeName("n3"), .started = t0 - 300ms};
+         c.answered("n3", 1100);
+       },
+       "handover-release",
+       {R"(release-lock {"optime":1100})"}},
+      {"the heir lacks something: wait for it",
+       [](Case& c) {
+         c.i_lead();
+         c.request("n1", "n3");
+         c.stopped();
+         c.node().checkpoint_end = Lsn{1100};
+         c.memory.handover = ha::Handover{.candidate = NodeName("n3"), .started = t0 - 300ms};
+         c.answered("n3", 1050);
+       },
+       "handover-release",
+       {}},
+      {"the heir is gone: start again as the primary, nothing is lost",
+       [](Case& c) {
+         c.i_lead();
+         c.request("n1", "n3");
+         c.stopped();
+         c.node().checkpoint_end = Lsn{1100};
+         c.memory.handover = ha::Handover{.candidate = NodeName("n3"), .started = t0 - 10s};
+         c.facts.last_task = ha::FinishedTask{
+             .id = ha::TaskId{3}, .task = {.kind = TaskKind::stop}, .finished = t0 - 5s};
+         c.memory.last_callback_task = ha::TaskId{3};
+         c.unreachable("n3");
+       },
+       "handover-release",
+       {"start-task start as-primary"}},
+      {"who gave the lock away lets the others take it",
+       [](Case& c) {
+         c.nobody_leads();
+         c.stopped();
+         c.memory.released_at = t0 - 100ms;
+       },
+       "wait-for-heir",
+       {}},
+  });
+}
+
+TEST_CASE("decide: a server that is down while we hold the lock") {
+  check({
+      {"it is started again in place",
+       [](Case& c) {
+         c.i_lead();
+         c.crashed();
+       },
+       "restart-in-place",
+       {"start-task start as-primary"}},
+      {"primary_start_timeout 0: somebody else is asked at once",
+       [](Case& c) {
+         c.i_lead();
+         c.crashed();
+         c.config().primary_start_timeout = 0s;
+       },
+       "fail-over-after-crash",
+       {"probe n2", "probe n3"}},
+      {"and gets the lock",
+       [](Case& c) {
+         c.i_lead();
+         c.crashed();
+         c.config().primary_start_timeout = 0s;
+         c.answered("n2", 1000);
+         c.unreachable("n3");
+       },
+       "fail-over-after-crash",
+       {R"(release-lock {"optime":1000})"}},
+      {"nobody can lead: started again in place after all",
+       [](Case& c) {
+         c.i_lead();
+         c.crashed();
+         c.config().primary_start_timeout = 0s;
+         c.unreachable("n2");
+         c.unreachable("n3");
+       },
+       "restart-in-place",
+       {"start-task start as-primary"}},
+      {"too many crashes: somebody else is to try",
+       [](Case& c) {
+         c.i_lead();
+         c.crashed();
+         c.memory.crash_count = 4;
+         c.answered("n2", 1000);
+         c.answered("n3", 900);
+       },
+       "fail-over-after-crash",
+       {R"(release-lock {"optime":1000})"}},
+      {"a replica's directory with the lock is started as a replica, to be promoted",
+       [](Case& c) {
+         c.lead("n1", "s1");
+         c.stopped();
+       },
+       "start-server",
+       {"start-task start"}},
+      {"a primary that hangs for too long is ended, if somebody can lead",
+       [](Case& c) {
+         c.i_lead();
+         c.node().process = NodeView::Process::hung;
+         c.config().primary_start_timeout = 5s;
+         c.memory.hung_since = t0 - 6s;
+         c.answered("n2", 1000);
+         c.answered("n3", 1000);
+       },
+       "server-hung",
+       {"kill-server: it has not answered for too long"}},
+  });
+}
+
+TEST_CASE("decide: an empty data directory") {
+  const auto empty = [](Case& c) {
+    c.node() = NodeView{};
+    c.node().observed_at = t0 - 100ms;
+    c.memory.last_callback_role.clear();
+  };
+  check({
+      {"a running cluster is copied", empty, "clone", {"start-task clone upstream=n2"}},
+      {"a member tagged clonefrom is preferred",
+       [&](Case& c) {
+         empty(c);
+         c.cluster().members[2].tags.clonefrom = true;
+       },
+       "clone",
+       {"start-task clone upstream=n3"}},
+      {"no cluster yet: race to create it, with a claim that dies with us",
+       [&](Case& c) {
+         empty(c);
+         c.cluster().leader.reset();
+         c.cluster().initialize.reset();
+       },
+       "claim-cluster",
+       {"write initialize="}},
+      {"the winner creates it",
+       [&](Case& c) {
+         empty(c);
+         c.cluster().leader.reset();
+         c.cluster().initialize = "";
+         c.memory.bootstrapped_here = true;
+       },
+       "bootstrap",
+       {"start-task bootstrap"}},
+      {"the others wait",
+       [&](Case& c) {
+         empty(c);
+         c.cluster().leader.reset();
+         c.cluster().initialize = "";
+       },
+       "wait-for-leader",
+       {}},
+      {"an existing cluster without a leader is never created again",
+       [&](Case& c) {
+         empty(c);
+         c.cluster().leader.reset();
+       },
+       "wait-for-leader",
+       {}},
+      {"who has no data does not keep the lock",
+       [&](Case& c) {
+         empty(c);
+         c.lead("n1", "s1");
+       },
+       "release-without-data",
+       {"release-lock "}},
+      {"a directory that can't be used is left alone",
+       [&](Case& c) {
+         empty(c);
+         c.node().data_dir = NodeView::DataDir::unusable;
+         c.node().problem = "it belongs to another user";
+       },
+       "data-dir-unusable",
+       {}},
+      {"the new cluster's creator takes the lock",
+       [](Case& c) {
+         c.i_lead();
+         c.cluster().leader.reset();
+         c.cluster().initialize = "";
+         c.cluster().term = Term{};
+         c.memory = ha::Memory{};
+         c.memory.started_at = t0 - 5s;
+         c.memory.bootstrapped_here = true;
+         c.memory.config_applied = {11, 11};
+         c.memory.slots_wanted = {"n2", "n3"};
+         c.memory.last_callback_role = "primary";
+       },
+       "adopt-primary",
+       {"acquire-lock term=0"}},
+  });
+}
+
+TEST_CASE("decide: an orderly stop") {
+  check({
+      {"the primary checkpoints and stops",
+       [](Case& c) {
+         c.i_lead();
+         c.facts.stop_requested = true;
+       },
+       "stop-server",
+       {"start-task stop checkpoint-first"}},
+      {"then gives the lock away",
+       [](Case& c) {
+         c.i_lead();
+         c.stopped();
+         c.node().checkpoint_end = Lsn{1100};
+         c.facts.stop_requested = true;
+       },
+       "stop-release",
+       {R"(release-lock {"optime":1100})"}},
+      {"then ends",
+       [](Case& c) {
+         c.nobody_leads();
+         c.stopped();
+         c.facts.stop_requested = true;
+       },
+       "stop-exit",
+       {"exit 0: told to stop"}},
+      {"a store that does not answer keeps nobody from stopping",
+       [](Case& c) {
+         c.i_lead();
+         c.stopped();
+         c.facts.stop_requested = true;
+         c.facts.store_answers = false;
+       },
+       "stop-exit",
+       {"exit 0: told to stop"}},
+      {"paused, everything is left as it is",
+       [](Case& c) {
+         c.i_lead();
+         c.config().pause = true;
+         c.facts.stop_requested = true;
+       },
+       "stop-paused",
+       {"exit 0: told to stop while paused"}},
+  });
+}
+
+TEST_CASE("decide: operators' requests") {
+  const auto ask = [](Case& c, ha::OperatorRequest::Kind kind) {
+    ha::OperatorRequest request;
+    request.id = 5;
+    request.kind = kind;
+    c.facts.requests.push_back(request);
+  };
+  using Kind = ha::OperatorRequest::Kind;
+  check({
+      {"a restart", [&](Case& c) { ask(c, Kind::restart); }, "restart", {"start-task restart"}},
+      {"not while something else runs",
+       [&](Case& c) {
+         ask(c, Kind::restart);
+         c.task(TaskKind::follow);
+       },
+       "task-running",
+       {"reply 503 follow already in progress"}},
+      {"not when the filter does not match",
+       [&](Case& c) {
+         ask(c, Kind::restart);
+         c.facts.requests[0].role = "primary";
+       },
+       "secondary",
+       {"reply 503 restart conditions are not satisfied"}},
+      {"reinitialize a replica",
+       [&](Case& c) { ask(c, Kind::reinitialize); },
+       "reinitialize",
+       {"start-task rejoin upstream=n2 force"}},
+      {"the leader is not reinitialized",
+       [&](Case& c) {
+         c.i_lead();
+         ask(c, Kind::reinitialize);
+       },
+       "keep-lock",
+       {"reply 503 I am the leader, can not reinitialize"}},
+      {"without a leader there is nothing to copy",
+       [&](Case& c) {
+         c.nobody_leads();
+         c.config().pause = true;
+         ask(c, Kind::reinitialize);
+       },
+       "race-excluded",
+       {"reply 503 Cluster has no leader, can not reinitialize"}},
+  });
+}
+
+TEST_CASE(
+    "guard_deadline: a lease less drift and a hard stop; nothing to guard on a replica; left alone "
+    "when nothing is known") {
+  auto c = healthy();
+  CHECK(ha::guard_deadline(c.id, c.facts, c.memory) == TimePoint{});
+  c.i_lead();
+  CHECK(ha::guard_deadline(c.id, c.facts, c.memory) == t0 + 9s - 50ms - 200ms);
+  // Armed before a promotion, not after.
+  c.node().role = NodeView::Role::replica;
+  c.memory.was_primary = false;
+  CHECK(ha::guard_deadline(c.id, c.facts, c.memory) == t0 + 9s - 50ms - 200ms);
+  c.i_lead();
+  c.config().pause = true;
+  CHECK(ha::guard_deadline(c.id, c.facts, c.memory) == TimePoint{});
+  c.config().pause = false;
+  c.lead("n1", "s0");
+  c.memory.was_primary = false;
+  CHECK(ha::guard_deadline(c.id, c.facts, c.memory) == std::nullopt);
+}
+
+TEST_CASE("rules: every name is unique and has a sentence") {
+  std::vector<std::string_view> names;
+  for (const auto& rule : ha::rules()) {
+    CHECK(rule.sentence.size() > 10);
+    CHECK(rule.sentence.ends_with("."));
+    names.push_back(rule.name);
+  }
+  std::ranges::sort(names);
+  CHECK(std::ranges::adjacent_find(names) == names.end());
+}
