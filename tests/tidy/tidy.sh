@@ -38,6 +38,8 @@ rule "coroutines are not spawned detached: their exceptions would vanish" 'asio:
 rule "no product sleeps" 'sleep_for|this_thread|[^_a-z]u?sleep\(' "${products[@]}"
 rule "no aggregate temporary beside co_await (g++ 12 destroys it twice)" \
   'co_await [^;]*(\(|, )\{|co_await [^;]*[(, ][A-Z][A-Za-z]*\{\.' "${library[@]}"
+rule "no conditional expression beside co_await (g++ 12 destroys its class temporaries twice)" \
+  'co_await [^;]* \? [^;]* : ' "${library[@]}"
 rule "no line is longer than 150 columns" '^.{151}' "${library[@]}"
 rule "nothing is left for later" '\b(TODO|FIXME|XXX)\b' "${all[@]}"
 
