@@ -69,6 +69,14 @@ bool schedule_restart(Plan& plan, const OperatorRequest& request) {
   return true;
 }
 
+void cancel_restart(Plan& plan, const OperatorRequest& request) {
+  const bool scheduled = plan.mem.scheduled_restart.has_value();
+  plan.mem.scheduled_restart.reset();
+  plan.reply(request.id,
+             scheduled ? 200 : 404,
+             scheduled ? "scheduled restart deleted" : "no restarts are scheduled");
+}
+
 bool task_running(Plan& plan) {
   if (!plan.f.task) return false;
   const auto& running = *plan.f.task;
@@ -147,6 +155,8 @@ void serve_requests(Plan& plan) {
     if (request.kind == Kind::reload) {
       plan.start(Task{.kind = TaskKind::reload, .reason = "an operator asked"});
       plan.reply(request.id, 202, "reload scheduled");
+    } else if (request.kind == Kind::cancel_restart) {
+      cancel_restart(plan, request);
     } else if (request.kind == Kind::restart && schedule_restart(plan, request)) {
       continue;
     } else if (auto why = refusal(plan, request)) {

@@ -79,7 +79,7 @@ struct FinishedTask {
 // A request of an operator that the machine itself carries out; switchovers travel through the
 // store.
 struct OperatorRequest {
-  enum class Kind { restart, reinitialize, reload };
+  enum class Kind { restart, reinitialize, reload, cancel_restart };  // the scheduled one
   std::uint64_t id = 0;  // answered by Reply{id, …} exactly once
   Kind kind = Kind::reload;
   std::string role;                  // restart: only when this is my role
