@@ -162,7 +162,8 @@ TEST_CASE("sqlite: a frozen process that holds the lock blocks no event loop") {
                  });
   Duration longest{};
   subject.run_until([](Clock& clock, bool& over, Duration& worst) -> asio::awaitable<void> {
-    for (TimePoint last = clock.now(); !over;) {
+    TimePoint last = clock.now();
+    while (!over) {
       co_await sleep_until(clock, last + 1ms);
       const TimePoint now = clock.now();
       worst = std::max(worst, now - last);
@@ -203,7 +204,7 @@ TEST_CASE("sqlite: several processes create the file at the same time") {
     const auto seen = run(subject.context(),
                           store.read(dcs::Freshness::linearizable, subject.clock().now() + 5s));
     REQUIRE(seen.has_value());
-    CHECK(value_of(*seen, "status") == "20");
+    REQUIRE(value_of(*seen, "status") == "20");
     ++counts[seen->find("status")->version.count];
   }
   // One counter for all: no number was given twice.

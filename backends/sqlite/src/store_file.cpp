@@ -187,8 +187,16 @@ Error StoreFile::cannot_open(const SqlFailure& failure) const {
 
 std::optional<Error> StoreFile::refuse_foreign() {
   Database& database = tables_->database;
-  const auto id = database.integer("PRAGMA application_id");
-  const auto version = database.integer("PRAGMA user_version");
+  std::int64_t id = 0;
+  std::int64_t version = 0;
+  std::int64_t objects = 0;
+  {
+    // One view for all three: somebody may be creating the tables just now.
+    const ReadTransaction view(database);
+    id = database.integer("PRAGMA application_id");
+    version = database.integer("PRAGMA user_version");
+    objects = database.integer("SELECT count(*) FROM sqlite_schema");
+  }
   if (id == application_id && version == schema_version) return {};
   if (id == application_id)
     return Error(errc::unsupported,
@@ -197,7 +205,6 @@ std::optional<Error> StoreFile::refuse_foreign() {
                              file_,
                              version,
                              schema_version));
-  const auto objects = database.integer("SELECT count(*) FROM sqlite_schema");
   if (id == 0 && version == 0 && objects == 0) {
     create_tables();
     return {};
