@@ -1,5 +1,7 @@
 #include "spilo/model/spelling.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cstddef>
@@ -51,6 +53,16 @@ std::string_view closest_name(std::string_view name,
     }
   }
   return best;
+}
+
+std::string described(const json::Value& value) {
+  if (value.is_object()) return "is an object";
+  if (value.is_array()) return "is a list";
+  if (value.is_null()) return "is empty";
+  if (!value.is_string()) return fmt::format("is {}", json::dump(value));
+  auto text = json::dump(value);
+  if (text.size() > 60) text = text.substr(0, 57) + "...";
+  return fmt::format("is the text {}", text);
 }
 
 }  // namespace spilo

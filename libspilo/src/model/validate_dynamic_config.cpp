@@ -48,19 +48,6 @@ constexpr std::array<std::string_view, 7> standby_keys = {"host",
                                                           "archive_cleanup_command",
                                                           "recovery_min_apply_delay"};
 
-// "is the text \"10s\"", "is a list": names the offending value without pouring out documents.
-std::string shown(const json::Value& value) {
-  if (value.is_array() || value.is_object())
-    return fmt::format("is {} {}", value.is_object() ? "an" : "a", value.type_name());
-  if (value.is_string()) {
-    auto text = json::dump(value);
-    if (text.size() > 60) text = text.substr(0, 57) + "…";
-    return fmt::format("is the text {}", text);
-  }
-  if (value.is_null()) return "is empty";
-  return fmt::format("is {}", json::dump(value));
-}
-
 class Checker {
  public:
   explicit Checker(const json::Value& document) : document_(document) {}
@@ -92,7 +79,7 @@ class Checker {
           fmt::format(
               "must be a whole number of {} without a unit, but {}; write for example \"{}: {}\"",
               what,
-              shown(*value),
+              described(*value),
               key,
               std::max<std::int64_t>(least, 1)));
       return {};
@@ -109,7 +96,7 @@ class Checker {
     const auto* value = section.find(key);
     if (value == nullptr || value->is_null() || value->is_bool() || is_boolean_text(*value)) return;
     say(fmt::format("{}{}", prefix, key),
-        fmt::format("must be true or false, but {}", shown(*value)));
+        fmt::format("must be true or false, but {}", described(*value)));
   }
 
   static bool is_boolean_text(const json::Value& value) {
@@ -206,7 +193,7 @@ void check_numbers(Checker& check) {
       check.say("member_slots_ttl",
                 fmt::format("must be a time such as 1800, 30min or 2h (units, in exactly this "
                             "spelling: us ms s min h d), but {}",
-                            shown(*value)));
+                            described(*value)));
   }
 }
 
@@ -216,7 +203,7 @@ void check_flags(Checker& check) {
   const auto* mode = check.get("synchronous_mode");
   if (mode == nullptr || mode->is_bool() || Checker::is_boolean_text(*mode)) return;
   if (mode->is_string() && (*mode->as_string() == "quorum")) return;
-  check.say("synchronous_mode", fmt::format("must be on, off or quorum, but {}", shown(*mode)));
+  check.say("synchronous_mode", fmt::format("must be on, off or quorum, but {}", described(*mode)));
 }
 
 void check_slots(Checker& check) {
@@ -225,7 +212,7 @@ void check_slots(Checker& check) {
     if (section == nullptr) continue;
     const auto* slots = section->as_object();
     if (slots == nullptr) {
-      check.say(key, fmt::format("must be an object of slot names, but {}", shown(*section)));
+      check.say(key, fmt::format("must be an object of slot names, but {}", described(*section)));
       continue;
     }
     for (const auto& [name, value] : *slots) {
@@ -239,13 +226,13 @@ void check_slots(Checker& check) {
       if (!value.is_null() && !value.is_object())
         check.say(
             path,
-            fmt::format("must be an object such as {{type: physical}}, but {}", shown(value)));
+            fmt::format("must be an object such as {{type: physical}}, but {}", described(value)));
     }
   }
   if (const auto* list = check.get("ignore_slots"); list && !list->is_array())
     check.say("ignore_slots",
               fmt::format("must be a list of matchers such as {{name: x, type: logical}}, but {}",
-                          shown(*list)));
+                          described(*list)));
 }
 
 void check_standby_cluster(Checker& check) {
@@ -254,7 +241,7 @@ void check_standby_cluster(Checker& check) {
   if (!section->is_object()) {
     check.say("standby_cluster",
               fmt::format("must be an object with host, port or restore_command, but {}",
-                          shown(*section)));
+                          described(*section)));
     return;
   }
   check.misspelt(*section, "standby_cluster.", standby_keys);
@@ -277,28 +264,29 @@ void check_parameters(Checker& check, const json::Value& parameters) {
     if (value == nullptr || value->is_null()) continue;
     const auto count = parse_bytes(*value);
     if (!count || *count < minimum)
-      check.say(fmt::format("postgresql.parameters.{}", name),
-                fmt::format("must be a whole number, at least {}, but {}", minimum, shown(*value)));
+      check.say(
+          fmt::format("postgresql.parameters.{}", name),
+          fmt::format("must be a whole number, at least {}, but {}", minimum, described(*value)));
   }
   const auto* level = parameters.find("wal_level");
   if (level != nullptr && !level->is_null()) {
     const auto* text = level->as_string();
     if (text == nullptr || (*text != "replica" && *text != "logical" && *text != "hot_standby"))
-      check.say(
-          "postgresql.parameters.wal_level",
-          fmt::format("must be replica or logical, or nobody can follow, but {}", shown(*level)));
+      check.say("postgresql.parameters.wal_level",
+                fmt::format("must be replica or logical, or nobody can follow, but {}",
+                            described(*level)));
   }
   for (const auto& [name, value] : *parameters.as_object())
     if (value.is_object() || value.is_array())
       check.say(fmt::format("postgresql.parameters.{}", name),
-                fmt::format("must be one value, but {}", shown(value)));
+                fmt::format("must be one value, but {}", described(value)));
 }
 
 void check_postgresql(Checker& check) {
   const auto* section = check.get("postgresql");
   if (section == nullptr) return;
   if (!section->is_object()) {
-    check.say("postgresql", fmt::format("must be an object, but {}", shown(*section)));
+    check.say("postgresql", fmt::format("must be an object, but {}", described(*section)));
     return;
   }
   check.misspelt(*section, "postgresql.", postgresql_keys);
@@ -308,14 +296,14 @@ void check_postgresql(Checker& check) {
     const auto* list = section->find(key);
     if (list != nullptr && !list->is_null() && !list->is_array())
       check.say(fmt::format("postgresql.{}", key),
-                fmt::format("must be a list of lines, but {}", shown(*list)));
+                fmt::format("must be a list of lines, but {}", described(*list)));
   }
   const auto* parameters = section->find("parameters");
   if (parameters == nullptr || parameters->is_null()) return;
   if (!parameters->is_object()) {
     check.say("postgresql.parameters",
               fmt::format("must be an object such as {{max_connections: 200}}, but {}",
-                          shown(*parameters)));
+                          described(*parameters)));
     return;
   }
   check_parameters(check, *parameters);
@@ -326,7 +314,7 @@ void check_postgresql(Checker& check) {
 std::vector<Violation> validate_dynamic_config(const json::Value& document) {
   Checker check(document);
   if (!document.is_object()) {
-    check.say("", fmt::format("the configuration must be an object, but {}", shown(document)));
+    check.say("", fmt::format("the configuration must be an object, but {}", described(document)));
     return check.take();
   }
   check.misspelt(document, "", known_keys);

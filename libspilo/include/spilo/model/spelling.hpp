@@ -1,8 +1,11 @@
-// "Did you mean …?": finds the known name that a misspelt one was probably meant to be.
+// Words for messages about configuration: "did you mean …?", and what a value is.
 #pragma once
 
 #include <span>
+#include <string>
 #include <string_view>
+
+#include "spilo/core/json.hpp"
 
 namespace spilo {
 
@@ -11,5 +14,9 @@ namespace spilo {
 // difference of '-' and '_' do not count. Empty when nothing is near, or when `name` is known.
 std::string_view closest_name(std::string_view name,
                               std::span<const std::string_view> known) noexcept;
+
+// "is the text \"10s\"", "is a list", "is empty": names a value without pouring out documents. Not
+// for secrets.
+std::string described(const json::Value& value);
 
 }  // namespace spilo
