@@ -115,7 +115,8 @@ bool behind(Plan& plan) {
 // everybody who could rely on one.
 bool everybody_answered(const Plan& plan, const Probes& probes, NodeName& missing) {
   if (plan.now >= plan.mem.started_at + plan.t.ttl || !plan.cluster->failsafe) return true;
-  for (const auto& [name, url] : *plan.cluster->failsafe) {
+  for (const auto& entry : *plan.cluster->failsafe) {
+    const auto& name = entry.first;  // clang 14 can't capture a structured binding
     if (name == plan.id.node) continue;
     const bool answered = std::ranges::any_of(probes.answers, [&](const PeerStatus* peer) {
       return peer->node == name && peer->reachable;
