@@ -1,0 +1,215 @@
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "impl.hpp"
+
+namespace spilo::pg {
+using namespace std::chrono_literals;
+
+namespace {
+
+bool is_forbidden(std::string_view name) {
+  for (const char* taken : {"pgdata", "nosync", "no-sync", "pwfile", "sync-only", "version"})
+    if (name == taken) return true;
+  return false;
+}
+
+std::string create_role(const Credentials& account, std::string_view attributes) {
+  const auto password =
+      account.password.empty() ? "" : " PASSWORD " + sql_literal(account.password);
+  const auto name = sql_identifier(account.username);
+  const auto body = fmt::format(
+      "BEGIN IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {0}) THEN "
+      "ALTER ROLE {1} WITH {2}{3}; ELSE CREATE ROLE {1} WITH {2}{3}; END IF; END;",
+      sql_literal(account.username),
+      name,
+      attributes,
+      password);
+  return "DO " + sql_literal(body);
+}
+
+}  // namespace
+
+// A cluster whose creation was interrupted has never been anybody's: it is moved out of the way,
+// so that the creation can begin again.
+void PgController::Impl::recover_interrupted_bootstrap() {
+  log.warning("the creation of this cluster was interrupted ({}): it is set aside",
+              creating_marker);
+  const auto killed = kill_now();
+  if (killed.has_error()) {
+    log.error("{}", killed.error().text());
+    return;
+  }
+  postmaster_ended(postmaster.pid());
+  const auto moved = move_aside(options.data_dir, "failed");
+  if (moved.has_error()) {
+    log.error("{}", moved.error().text());
+    return;
+  }
+  ::unlink(creating_marker.c_str());
+}
+
+Async<void> PgController::Impl::run_initdb() {
+  auto cleaned = co_await clean_leftovers();
+  if (cleaned.has_error()) co_return cleaned.error();
+  Command command(program("initdb"));
+  bool auth_given = false;
+  for (const auto& [name, value] : options.initdb) {
+    if (is_forbidden(name)) {
+      log.warning("bootstrap.initdb.{} is not used: libspilo decides it", name);
+      continue;
+    }
+    auth_given = auth_given || name.starts_with("auth");
+    command.arg(value.empty() ? "--" + name : fmt::format("--{}={}", name, value));
+  }
+  const auto password_file = new_dir + ".pw";
+  if (!options.superuser.username.empty()) command.arg("--username=" + options.superuser.username);
+  if (!options.superuser.password.empty()) {
+    auto written = write_file(password_file, options.superuser.password + "\n", 0600);
+    if (written.has_error()) co_return written.error();
+    command.arg("--pwfile=" + password_file);
+    // initdb's own default lets everybody on this machine in.
+    if (!auth_given) command.arg("--auth=scram-sha-256");
+  }
+  command.arg("--pgdata=" + new_dir);
+  command.env("LC_MESSAGES", "C");
+  say("initdb");
+  const auto outcome = co_await run_program(clock, command, clock.now() + 10min);
+  ::unlink(password_file.c_str());
+  if (outcome.has_error()) co_return outcome.error();
+  if (!outcome->ok())
+    co_return Error(errc::command_failed,
+                    fmt::format("initdb ended with {}: {}", outcome->how(), outcome->last_words()));
+  co_return Result<void>{};
+}
+
+Async<void> PgController::Impl::bootstrap(ha::Task task) {
+  NodeView view;
+  look_at_directory(view);
+  if (view.data_dir != NodeView::DataDir::empty)
+    co_return Error(
+        errc::invalid_argument,
+        fmt::format("a new cluster needs an empty data_dir: {}",
+                    view.problem.empty() ? options.data_dir + " has one already" : view.problem));
+  bootstrapping = true;
+  auto done = co_await bootstrap_steps(task);
+  bootstrapping = false;
+  if (done.has_value()) co_return done;
+  if (exists(options.data_dir + "/PG_VERSION")) {
+    auto killed = kill_now();
+    if (killed.has_error()) log.error("{}", killed.error().text());
+    postmaster_ended(postmaster.pid());
+    auto moved = move_aside(options.data_dir, "failed");
+    if (moved.has_error()) co_return done;  // the marker stays and says why
+  }
+  ::unlink(creating_marker.c_str());
+  co_return done;
+}
+
+Async<void> PgController::Impl::bootstrap_steps(ha::Task task) {
+  auto marked = write_file(creating_marker, "a new cluster is being created\n", 0600);
+  if (marked.has_error())
+    co_return marked.error().in(
+        "a new cluster is built beside data_dir, so its parent directory "
+        "must be writable");
+  auto made = co_await run_initdb();
+  if (made.has_error()) co_return made.error();
+  if (co_await cancelled()) co_return Error(errc::cancelled, "bootstrap");
+  if (!settings.own_hba_file && settings.pg_hba.empty() && !options.bootstrap_pg_hba.empty()) {
+    auto hba = read_file(new_dir + "/pg_hba.conf");
+    if (hba.has_error()) co_return hba.error();
+    std::string text = *hba;
+    for (const auto& line : options.bootstrap_pg_hba) text += line + "\n";
+    auto written = write_file(new_dir + "/pg_hba.conf", text, 0600);
+    if (written.has_error()) co_return written.error();
+  }
+  auto swapped = swap_in();
+  if (swapped.has_error()) co_return swapped.error();
+  validated.clear();
+  std::optional<Following> none;
+  auto started = co_await start_server(true, none, task.timeout);
+  if (started.has_error()) co_return started.error();
+  auto users = co_await create_users();
+  if (users.has_error()) co_return users.error();
+  if (co_await cancelled()) co_return Error(errc::cancelled, "bootstrap");
+  auto posted = co_await run_post_bootstrap();
+  if (posted.has_error()) co_return posted.error();
+  ::unlink(creating_marker.c_str());
+  sync_directory(parent_of(options.data_dir));
+  co_return Result<void>{};
+}
+
+Async<void> PgController::Impl::create_users() {
+  say("creating users");
+  const auto file = live_postmaster();
+  if (!file) co_return Error(errc::unavailable, "PostgreSQL ended before its users were created");
+  auto opened = co_await Connection::open(clock, local_params(*file, true), clock.now() + 10s);
+  if (opened.has_error()) co_return opened.error().in("create users");
+  const auto connection = std::move(*opened);
+  std::vector<std::string> statements;
+  // Passwords must not reach the server's log, and nobody may have to wait for a standby that does
+  // not exist yet.
+  for (const char* setting : {"log_statement=none",
+                              "log_min_duration_statement=-1",
+                              "log_min_error_statement=panic",
+                              "log_min_duration_sample=-1",
+                              "synchronous_commit=local"}) {
+    const std::string_view text = setting;
+    const auto equals = text.find('=');
+    statements.push_back(
+        fmt::format("SET {} = '{}'", text.substr(0, equals), text.substr(equals + 1)));
+  }
+  if (!options.replication.username.empty() &&
+      options.replication.username != options.superuser.username)
+    statements.push_back(create_role(options.replication, "LOGIN REPLICATION"));
+  if (!options.rewind.username.empty() && options.rewind.username != options.superuser.username) {
+    const bool replicates = options.rewind.username == options.replication.username;
+    statements.push_back(create_role(options.rewind, replicates ? "LOGIN REPLICATION" : "LOGIN"));
+    const auto name = sql_identifier(options.rewind.username);
+    for (const char* function : {"pg_ls_dir(text, boolean, boolean)",
+                                 "pg_stat_file(text, boolean)",
+                                 "pg_read_binary_file(text)",
+                                 "pg_read_binary_file(text, bigint, bigint, boolean)"})
+      statements.push_back(
+          fmt::format("GRANT EXECUTE ON FUNCTION pg_catalog.{} TO {}", function, name));
+  }
+  for (const auto& statement : statements) {
+    const auto done = co_await connection->query(statement, clock.now() + 10s);
+    if (done.has_error()) co_return done.error().in("create users");
+  }
+  co_return Result<void>{};
+}
+
+Async<void> PgController::Impl::run_post_bootstrap() {
+  if (options.post_bootstrap.empty()) co_return Result<void>{};
+  const auto words = split_command_line(options.post_bootstrap);
+  if (!words || words->empty())
+    co_return Error(errc::invalid_argument,
+                    "bootstrap.post_bootstrap: a quote is not closed: " + options.post_bootstrap);
+  const auto file = live_postmaster();
+  if (!file) co_return Error(errc::unavailable, "PostgreSQL ended before post_bootstrap");
+  const auto params = local_params(*file, true);
+  std::vector<Assignment> pairs;
+  for (const char* key : {"host", "port", "user", "dbname", "sslmode"})
+    if (const auto* value = params.find(key)) pairs.emplace_back(key, *value);
+  Command command;
+  command.argv = *words;
+  command.arg(conninfo_text(pairs));
+  command.env("PGPASSFILE", passfile);
+  command.env("PGOPTIONS", "-c synchronous_commit=local -c statement_timeout=0");
+  say("running post_bootstrap");
+  const auto outcome = co_await run_program(clock, command, clock.now() + 1h);
+  if (outcome.has_error()) co_return outcome.error().in("post_bootstrap");
+  if (!outcome->ok())
+    co_return Error(
+        errc::command_failed,
+        fmt::format("post_bootstrap ended with {}: {}", outcome->how(), outcome->last_words()));
+  co_return Result<void>{};
+}
+
+}  // namespace spilo::pg

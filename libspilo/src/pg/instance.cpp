@@ -1,0 +1,474 @@
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <charconv>
+#include <csignal>
+#include <cstring>
+
+#include "impl.hpp"
+#include "spilo/guard/end_server.hpp"
+
+namespace spilo::pg {
+using namespace std::chrono_literals;
+namespace asio = boost::asio;
+
+void ProcessWatch::watch(const asio::any_io_executor& executor,
+                         pid_t pid,
+                         std::function<void(pid_t)> ended) {
+  if (pid == pid_ && descriptor_) return;
+  stop();
+  const int fd = open_pidfd(pid);
+  pid_ = pid;
+  if (fd < 0) {
+    // Gone already: told like any other end, but never from inside this call.
+    asio::post(executor, [pid, ended = std::move(ended)] { ended(pid); });
+    return;
+  }
+  descriptor_ = std::make_shared<asio::posix::stream_descriptor>(executor, fd);
+  descriptor_->async_wait(
+      asio::posix::stream_descriptor::wait_read,
+      [pid, keep = descriptor_, ended = std::move(ended)](const boost::system::error_code& ec) {
+        if (!ec) ended(pid);
+      });
+}
+
+void ProcessWatch::stop() {
+  if (descriptor_) {
+    boost::system::error_code ignored;
+    descriptor_->close(ignored);
+    descriptor_.reset();
+  }
+  pid_ = 0;
+}
+
+std::optional<PostmasterFile> read_postmaster_file(const std::string& data_dir) {
+  const auto text = read_file(data_dir + "/postmaster.pid");
+  if (text.has_error()) return std::nullopt;
+  std::vector<std::string> lines;
+  std::string_view rest = *text;
+  while (!rest.empty()) {
+    const auto end = rest.find('\n');
+    std::string line(rest.substr(0, end));
+    while (!line.empty() && line.back() == ' ') line.pop_back();
+    lines.push_back(std::move(line));
+    rest.remove_prefix(end == std::string_view::npos ? rest.size() : end + 1);
+  }
+  lines.resize(8);
+  const auto number = [](const std::string& line) {
+    int value = 0;
+    std::from_chars(line.data(), line.data() + line.size(), value);
+    return value;
+  };
+  PostmasterFile out;
+  out.pid = number(lines[0]);
+  out.single_user = out.pid < 0;  // a single-user backend writes its negative id
+  out.pid = std::abs(out.pid);
+  out.port = number(lines[3]);
+  out.socket_dir = lines[4];
+  out.status = lines[7];
+  if (out.pid <= 1) return std::nullopt;
+  return out;
+}
+
+std::optional<PostmasterFile> PgController::Impl::live_postmaster() {
+  guard::DirectoryId id;
+  if (guard::directory_id(options.data_dir.c_str(), id) != 0) return std::nullopt;
+  auto file = read_postmaster_file(options.data_dir);
+  if (file && guard::is_server_process(file->pid, id)) return file;
+  if (child != 0) {  // started, but not yet known by its file
+    PostmasterFile starting;
+    starting.pid = child;
+    starting.status = "starting";
+    return starting;
+  }
+  return std::nullopt;
+}
+
+void PgController::Impl::adopt(pid_t pid) {
+  if (postmaster.pid() == pid) return;
+  orphans_checked = false;
+  idle.reset();
+  frozen = false;
+  postmaster.watch(executor, pid, [weak = weak_from_this()](pid_t ended) {
+    const auto self = weak.lock();
+    if (!self || self->closed) return;
+    self->postmaster_ended(ended);
+    self->changed();
+  });
+}
+
+// What is left of a server whose postmaster is gone may still acknowledge commits, so it ends now.
+void PgController::Impl::postmaster_ended(pid_t pid) {
+  if (pid != 0 && pid == child) {
+    int status = 0;
+    const auto reaped = ::waitpid(pid, &status, WNOHANG);
+    if (reaped == 0) return;  // it lives
+    if (reaped == pid) child_status = status;
+    child = 0;
+  }
+  if (postmaster.pid() == pid) postmaster.stop();
+  wal_receiver.stop();
+  idle.reset();
+  stopping = false;
+  frozen = false;
+  if (const auto file = live_postmaster(); file && file->pid != pid) return;
+  const auto ended = guard::end_server(options.data_dir.c_str());
+  orphans_checked = ended.complete();
+  if (ended.killed > 0)
+    log.warning("postmaster {} ended and left processes behind: {} killed, {} remaining",
+                pid,
+                ended.killed,
+                ended.remaining);
+}
+
+Result<void> PgController::Impl::kill_now() {
+  // A postmaster that was just started may not work in the data directory yet.
+  if (child != 0) ::kill(child, SIGKILL);
+  const auto ended = guard::end_server(options.data_dir.c_str());
+  if (child != 0) {
+    int status = 0;
+    if (::waitpid(child, &status, WNOHANG) == child) {
+      child_status = status;
+      child = 0;
+    }
+  }
+  if (ended.error == ENOENT) return {};
+  if (!ended.complete())
+    return Error(errc::command_failed,
+                 fmt::format("kill the server of {}: {} processes remain after {} ms{}{}",
+                             options.data_dir,
+                             ended.remaining,
+                             ended.took_ns / 1'000'000,
+                             ended.error != 0 ? ": " : "",
+                             ended.error != 0 ? std::strerror(ended.error) : ""));
+  orphans_checked = true;
+  return {};
+}
+
+std::string PgController::Impl::local_host(const PostmasterFile& file, bool unix_socket) const {
+  if (unix_socket && file.socket_dir.starts_with('/')) return file.socket_dir;
+  return local_address(options.listen);
+}
+
+ConnectParams PgController::Impl::local_params(const PostmasterFile& file,
+                                               bool statement_timeout) const {
+  ConnectParams out;
+  const auto& account = options.superuser;
+  const auto add = [&](const char* key, const std::string& value) {
+    if (!value.empty()) out.set(key, value);
+  };
+  add("host", local_host(file, options.use_unix_socket));
+  out.set("port", std::to_string(file.port != 0 ? file.port : options.port));
+  add("dbname", options.database);
+  add("user", account.username);
+  add("password", account.password);
+  add("sslmode", account.sslmode);
+  add("sslcert", account.sslcert);
+  add("sslkey", account.sslkey);
+  add("sslpassword", account.sslpassword);
+  add("sslrootcert", account.sslrootcert);
+  add("sslcrl", account.sslcrl);
+  add("gssencmode", account.gssencmode);
+  add("channel_binding", account.channel_binding);
+  out.set("application_name", "libspilo");
+  out.set("client_encoding", "UTF8");
+  out.set("options",
+          fmt::format("-c statement_timeout={} -c lock_timeout=0 -c search_path=pg_catalog "
+                      "-c pg_stat_statements.track=none -c lc_messages=C "
+                      "-c synchronous_commit=local -c default_transaction_read_only=off",
+                      statement_timeout ? 2000 : 0));
+  return out;
+}
+
+Async<std::unique_ptr<Connection>> PgController::Impl::take(TimePoint deadline) {
+  const auto file = live_postmaster();
+  if (!file) co_return Error(errc::unavailable, "PostgreSQL is not running");
+  if (idle && idle_of == file->pid && idle->usable()) co_return std::move(idle);
+  idle.reset();
+  const auto params = local_params(*file, true);
+  auto opened = co_await Connection::open(clock, params, deadline);
+  if (opened.has_value() || opened.error().is(errc::denied) ||
+      opened.error().is(errc::command_failed)) {
+    probed_at = clock.now();  // it answered a newcomer
+    if (frozen) changed();
+    frozen = false;
+  }
+  co_return opened;
+}
+
+void PgController::Impl::give_back(std::unique_ptr<Connection> connection) {
+  const auto pid = postmaster.pid();
+  if (!connection || !connection->usable() || pid == 0 || closed) return;
+  idle = std::move(connection);
+  idle_of = pid;
+}
+
+std::string PgController::Impl::server_words(std::uint64_t log_begin) const {
+  const auto text = read_file(log_file);
+  if (text.has_error() || text->size() <= log_begin) return "nothing in " + log_file;
+  std::string_view tail = *text;
+  tail.remove_prefix(log_begin);
+  // The lines that say why, else the end.
+  std::string chosen;
+  while (!tail.empty()) {
+    const auto end = tail.find('\n');
+    const auto line = tail.substr(0, end);
+    for (const char* mark : {"FATAL", "PANIC", "ERROR", "could not", "HINT"}) {
+      if (line.find(mark) == std::string_view::npos) continue;
+      chosen += std::string(line) + "\n";
+      break;
+    }
+    tail.remove_prefix(end == std::string_view::npos ? tail.size() : end + 1);
+  }
+  const Outcome words(0, chosen.empty() ? text->substr(log_begin) : chosen);
+  return words.last_words();
+}
+
+Result<pid_t> PgController::Impl::spawn_postmaster(bool as_primary) {
+  Command command(program("postgres"));
+  const auto raised = raised_parameters(as_primary);
+  for (auto& argument : postmaster_arguments(settings, options.data_dir, conf_path(), raised))
+    command.arg(std::move(argument));
+  if (!options.krbsrvname.empty()) command.env("PGKRBSRVNAME", options.krbsrvname);
+  // A stale postmaster.pid whose number somebody else has now would stop PostgreSQL.
+  if (const auto stale = read_postmaster_file(options.data_dir))
+    command.env("PG_GRANDPARENT_PID", std::to_string(stale->pid));
+  const int out = ::open(log_file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+  if (out < 0)
+    return Error(errc::command_failed,
+                 fmt::format("open the server's log {}: {}", log_file, std::strerror(errno)));
+  auto started = start_program(command, out);
+  ::close(out);
+  if (started.has_value()) {
+    child = *started;
+    adopt(*started);
+  }
+  return started;
+}
+
+Async<void> PgController::Impl::start_server(bool as_primary,
+                                             std::optional<Following> wanted,
+                                             Duration timeout) {
+  if (exists(rewinding_marker))
+    co_return Error(errc::command_failed,
+                    fmt::format("{} says that pg_rewind was interrupted, so these files must not "
+                                "be started: rejoin or reinitialize this member",
+                                rewinding_marker));
+  const auto deadline = clock.now() + (timeout > Duration{} ? timeout : options.pg_ctl_timeout);
+  if (live_postmaster()) co_return Error(errc::command_failed, "PostgreSQL is running already");
+  postmaster_ended(postmaster.pid());
+  if (!orphans_checked)
+    co_return Error(errc::command_failed,
+                    "processes of the old server are left and can't be killed");
+  say("starting PostgreSQL");
+  auto valid = co_await validate_configuration(wanted);
+  if (valid.has_error()) co_return valid.error();
+  auto signalled = set_standby_signal(!as_primary);
+  if (signalled.has_error()) co_return signalled.error();
+  struct stat info {};
+  const auto log_begin =
+      ::stat(log_file.c_str(), &info) == 0 ? static_cast<std::uint64_t>(info.st_size) : 0;
+  const auto pid = spawn_postmaster(as_primary);
+  if (pid.has_error()) co_return pid.error();
+  settings_stale = true;
+  co_return co_await wait_until_ready(deadline, log_begin);
+}
+
+Async<void> PgController::Impl::wait_until_ready(TimePoint deadline, std::uint64_t log_begin) {
+  const auto begun = clock.now();
+  Duration pause = 1ms;
+  for (;;) {
+    if (co_await cancelled()) co_return Error(errc::cancelled, "start PostgreSQL");
+    if (child != 0) postmaster_ended(child);
+    if (child == 0) {
+      const Outcome ended(child_status, {});
+      co_return Error(errc::command_failed,
+                      fmt::format("PostgreSQL ended with {} while it was starting; it said: {}",
+                                  ended.how(),
+                                  server_words(log_begin)));
+    }
+    const auto file = read_postmaster_file(options.data_dir);
+    if (file && (file->status == "ready" || file->status == "standby")) {
+      const auto attempt = std::min(deadline, clock.now() + 3s);
+      auto connection = co_await take(attempt);
+      if (connection.has_value()) {
+        give_back(std::move(*connection));
+        co_return Result<void>{};
+      }
+      const auto& error = connection.error();
+      if (error.is(errc::denied) || error.is(errc::command_failed)) {
+        log.warning("PostgreSQL is up, but we can't use it: {}", error.text());
+        co_return Result<void>{};
+      }
+    }
+    if (clock.now() >= deadline)
+      co_return Error(errc::timed_out,
+                      "PostgreSQL does not accept connections yet; it goes on starting");
+    co_await sleep_until(clock, clock.now() + pause);
+    pause = std::min<Duration>(pause * 2, clock.now() - begun < 5s ? 10ms : 200ms);
+  }
+}
+
+Async<void> PgController::Impl::checkpoint(TimePoint deadline) {
+  const auto file = live_postmaster();
+  if (!file) co_return Error(errc::unavailable, "CHECKPOINT: PostgreSQL is not running");
+  const auto params = local_params(*file, false);
+  const auto attempt = std::min(deadline, clock.now() + 5s);
+  auto connection = co_await Connection::open(clock, params, attempt);
+  if (connection.has_error()) co_return connection.error().in("CHECKPOINT");
+  auto done = co_await (*connection)->query("CHECKPOINT", deadline);
+  if (done.has_error()) co_return done.error().in("CHECKPOINT");
+  co_return Result<void>{};
+}
+
+Async<void> PgController::Impl::background_checkpoint() {
+  const auto self = shared_from_this();
+  checkpoint_running = true;
+  auto done = co_await checkpoint(clock.now() + 10min);
+  checkpoint_running = false;
+  if (done.has_error()) log.warning("after the promotion: {}", done.error().text());
+  changed();
+  co_return done;
+}
+
+Async<void> PgController::Impl::stop_server(ha::StopMode mode,
+                                            bool checkpoint_first,
+                                            Duration timeout) {
+  const auto deadline = clock.now() + (timeout > Duration{} ? timeout : options.pg_ctl_timeout);
+  const auto file = live_postmaster();
+  if (!file) {
+    postmaster_ended(postmaster.pid());
+    co_return Result<void>{};
+  }
+  adopt(file->pid);
+  const bool fast = mode == ha::StopMode::fast;
+  if (fast && checkpoint_first) {
+    say("CHECKPOINT before the stop");
+    auto done = co_await checkpoint(deadline);
+    // The shutdown writes one anyway; it only takes longer.
+    if (done.has_error()) log.warning("{}", done.error().text());
+  }
+  if (co_await cancelled()) co_return Error(errc::cancelled, "stop PostgreSQL");
+  say(fast ? "stopping PostgreSQL" : "stopping PostgreSQL at once");
+  stopping = true;
+  ::kill(file->pid, fast ? SIGINT : SIGQUIT);
+  const auto limit = fast ? deadline : std::min(deadline, clock.now() + 300ms);
+  const bool ended = co_await wait_for_end(clock, file->pid, limit);
+  if (!ended && fast) {
+    if (co_await cancelled()) co_return Error(errc::cancelled, "stop PostgreSQL");
+    co_return Error(errc::timed_out,
+                    fmt::format("PostgreSQL (process {}) is still shutting down after {} s; a "
+                                "slow checkpoint, archive_command or replica holds it, or it hangs",
+                                file->pid,
+                                std::chrono::duration_cast<std::chrono::seconds>(
+                                    timeout > Duration{} ? timeout : options.pg_ctl_timeout)
+                                    .count()));
+  }
+  if (!ended) {
+    auto killed = kill_now();
+    if (killed.has_error()) co_return killed.error();
+    // A killed child is a zombie until it is reaped; its end is a matter of microseconds now.
+    co_await wait_for_end(clock, file->pid, clock.now() + 2s);
+  }
+  postmaster_ended(file->pid);
+  if (!orphans_checked)
+    co_return Error(errc::command_failed,
+                    "the postmaster ended, but processes of its server can't be killed");
+  co_return Result<void>{};
+}
+
+Async<void> PgController::Impl::restart(ha::Task task) {
+  NodeView view;
+  look_at_control_file(view);
+  const bool standby = exists(options.data_dir + "/standby.signal");
+  std::optional<Following> wanted;
+  if (standby && !task.upstream.conn_url.empty()) {
+    auto made = co_await following(task.upstream);
+    if (made.has_error()) co_return made.error();
+    wanted = *made;
+  } else if (standby) {
+    wanted = current_following;
+    if (!wanted) {
+      wanted.emplace();
+      wanted->conninfo = seen_conninfo;
+      wanted->slot = seen_slot;
+    }
+  }
+  auto stopped = co_await stop_server(ha::StopMode::fast, !standby, task.timeout);
+  if (stopped.has_error()) co_return stopped.error();
+  if (co_await cancelled()) co_return Error(errc::cancelled, "restart PostgreSQL");
+  co_return co_await start_server(!standby, wanted, task.timeout);
+}
+
+Async<void> PgController::Impl::promote(Duration timeout) {
+  const auto deadline = clock.now() + (timeout > Duration{} ? timeout : options.pg_ctl_timeout);
+  const auto file = live_postmaster();
+  if (!file) co_return Error(errc::unavailable, "promote: PostgreSQL is not running");
+  adopt(file->pid);
+  say("promoting");
+  const auto attempt = std::min(deadline, clock.now() + 2s);
+  auto taken = co_await take(attempt);
+  std::unique_ptr<Connection> connection;
+  bool asked = false;
+  if (taken.has_value()) {
+    connection = std::move(*taken);
+    auto answer = co_await connection->query("SELECT pg_promote(false)", attempt);
+    asked = answer.has_value();
+    // "recovery is not in progress": it is a primary already, which the wait finds out.
+    if (!asked && connection->sqlstate() == "55000") asked = true;
+    if (!asked) log.warning("pg_promote: {}", answer.error().text());
+  } else {
+    log.warning("promote without a connection: {}", taken.error().text());
+  }
+  if (!asked) {
+    // What `pg_ctl promote` does.
+    auto written = write_file(options.data_dir + "/promote", "", 0600);
+    if (written.has_error()) co_return written.error();
+    if (::kill(file->pid, SIGUSR1) != 0)
+      co_return Error(errc::unavailable, "promote: the postmaster is gone");
+  }
+  auto promoted = co_await wait_promoted(std::move(connection), deadline);
+  if (promoted.has_error()) co_return promoted.error();
+  current_following.reset();
+  // pg_rewind of the others needs the new timeline in the control file.
+  if (!checkpoint_running) spawn(background_checkpoint(), "checkpoint after promotion");
+  co_return Result<void>{};
+}
+
+Async<void> PgController::Impl::wait_promoted(std::unique_ptr<Connection> connection,
+                                              TimePoint deadline) {
+  Duration pause = 1ms;
+  for (;;) {
+    if (co_await cancelled()) co_return Error(errc::cancelled, "promote");
+    const auto file = live_postmaster();
+    if (!file)
+      co_return Error(errc::command_failed, "PostgreSQL ended while it was being promoted");
+    const auto attempt = std::min(deadline, clock.now() + 2s);
+    if (!connection || !connection->usable()) {
+      auto taken = co_await take(attempt);
+      if (taken.has_value()) connection = std::move(*taken);
+    }
+    bool done = false;
+    if (connection && connection->usable()) {
+      const auto answer = co_await connection->query("SELECT pg_is_in_recovery()", attempt);
+      done = answer.has_value() && answer->text(0, 0) == "f";
+    } else {
+      const auto control = read_control_file(options.data_dir);
+      done = control.has_value() && control->state == "in production";
+    }
+    if (done) {
+      give_back(std::move(connection));
+      co_return Result<void>{};
+    }
+    if (clock.now() >= deadline)
+      co_return Error(errc::timed_out, "promote: PostgreSQL is still in recovery");
+    co_await sleep_until(clock, clock.now() + pause);
+    pause = std::min<Duration>(pause * 2, 10ms);
+  }
+}
+
+}  // namespace spilo::pg
