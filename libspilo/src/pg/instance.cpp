@@ -212,19 +212,21 @@ std::string PgController::Impl::server_words(std::uint64_t log_begin) const {
   if (text.has_error() || text->size() <= log_begin) return "nothing in " + log_file;
   std::string_view tail = *text;
   tail.remove_prefix(log_begin);
-  // The lines that say why, else the end.
+  // The lines that say why, from the first one on; else the end.
   std::string chosen;
-  while (!tail.empty()) {
+  while (!tail.empty() && chosen.size() < 800) {
     const auto end = tail.find('\n');
     const auto line = tail.substr(0, end);
     for (const char* mark : {"FATAL", "PANIC", "ERROR", "could not", "HINT"}) {
       if (line.find(mark) == std::string_view::npos) continue;
-      chosen += std::string(line) + "\n";
+      if (!chosen.empty()) chosen += " | ";
+      chosen += line;
       break;
     }
     tail.remove_prefix(end == std::string_view::npos ? tail.size() : end + 1);
   }
-  const Outcome words(0, chosen.empty() ? text->substr(log_begin) : chosen);
+  if (!chosen.empty()) return chosen;
+  const Outcome words(0, text->substr(log_begin));
   return words.last_words();
 }
 

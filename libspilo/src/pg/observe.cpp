@@ -41,7 +41,7 @@ SELECT r.rec,
   (SELECT json_agg(json_build_object('a', application_name, 'u', usename, 'c', client_addr,
       's', state, 'y', sync_state, 'p', sync_priority, 'w', write_lsn, 'f', flush_lsn,
       'r', replay_lsn)) FROM pg_stat_replication),
-  (SELECT json_agg(slot_name) FROM pg_replication_slots
+  (SELECT json_agg(slot_name ORDER BY slot_name) FROM pg_replication_slots
     WHERE slot_type = 'physical' AND NOT temporary),
   CASE WHEN $1::boolean THEN (SELECT json_agg(json_build_object('n', s.name,
       'v', current_setting(s.name), 'p', s.pending_restart, 'f',

@@ -1,0 +1,224 @@
+#include <signal.h>
+
+#include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/cancellation_signal.hpp>
+#include <optional>
+
+#include "pg/node.hpp"
+
+using namespace spilo;
+using namespace spilo::test;
+using namespace std::chrono_literals;
+using State = NodeView::Process;
+using Role = NodeView::Role;
+
+namespace {
+
+bool has_old_directory(const Node& node) {
+  const auto parent = std::filesystem::path(node.options.data_dir).parent_path();
+  for (const auto& entry : std::filesystem::directory_iterator(parent))
+    if (entry.path().string().starts_with(node.options.data_dir + ".old-")) return true;
+  return false;
+}
+
+// Two nodes: a primary with a table, and its streaming replica.
+struct Pair {
+  explicit Pair(Bench& bench) : a(bench, "n1"), b(bench, "n-2") {
+    REQUIRE_OK(a.perform(ha::TaskKind::bootstrap));
+    REQUIRE_OK(a.sql("CREATE TABLE t (i int)"));
+    REQUIRE_OK(b.perform(ha::TaskKind::clone, a));
+    REQUIRE(b.observe_until([](const NodeView& v) { return v.streaming; }));
+  }
+  // The replica has everything that is on the primary now.
+  void catch_up() {
+    const auto target = a.observe().flushed;
+    REQUIRE(b.observe_until([&](const NodeView& v) { return v.replayed >= target; }));
+  }
+  Node a;
+  Node b;
+};
+
+}  // namespace
+
+TEST_CASE("clone, stream, switch over, follow, rejoin without a copy") {
+  Bench bench;
+  Pair pair(bench);
+  auto& a = pair.a;
+  auto& b = pair.b;
+  CHECK(b.last.role == Role::replica);
+  CHECK(b.last.upstream == a.options.connect_address);
+  CHECK(a.observe().slots == std::vector<std::string>{"n_2"});
+  REQUIRE(a.observe().wal_senders.size() == 1);
+  CHECK(a.observe().wal_senders[0].application_name == "n-2");
+  CHECK(b.value("SHOW primary_conninfo").find("secret") == std::string::npos);
+
+  // A lost WAL receiver is told at once.
+  b.changes = 0;
+  REQUIRE_OK(b.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_wal_receiver"));
+  CHECK(run_until(
+      bench.io, [&] { return b.changes > 0; }, 2000ms));
+  REQUIRE(b.observe_until([](const NodeView& v) { return v.streaming; }));
+
+  // A third node follows the first, then the second: by reload, the same server goes on.
+  Node c(bench, "n3");
+  REQUIRE_OK(c.perform(ha::TaskKind::clone, a));
+  REQUIRE(c.observe_until([](const NodeView& v) { return v.streaming; }));
+  const auto postmaster_of_c = c.last.postmaster_pid;
+
+  pair.catch_up();
+  ha::Task stop;
+  stop.kind = ha::TaskKind::stop;
+  stop.checkpoint_first = true;
+  const auto begin = steady();
+  REQUIRE_OK(a.perform(stop));
+  const auto stopped = ms_since(begin);
+  const auto down = a.observe();
+  CHECK(down.process == State::stopped);
+  // The replica has received exactly up to the end of the shutdown checkpoint.
+  REQUIRE(b.observe_until([&](const NodeView& v) { return v.received >= down.checkpoint_end; }));
+  CHECK(b.last.received == down.checkpoint_end);
+
+  const auto promoting = steady();
+  REQUIRE_OK(b.perform(ha::TaskKind::promote));
+  std::printf("fast stop %.1f ms, promotion %.1f ms\n", stopped, ms_since(promoting));
+  REQUIRE_OK(b.sql("INSERT INTO t VALUES (1)"));
+  auto view = b.observe();
+  CHECK(view.accepts_writes());
+  CHECK(to_int(view.timeline) == 2);
+  CHECK(b.observe_until([](const NodeView& v) { return to_int(v.control_timeline) == 2; }));
+
+  REQUIRE_OK(c.perform(ha::TaskKind::follow, b));
+  CHECK(c.observe_until([&](const NodeView& v) {
+    return v.streaming && v.upstream == b.options.connect_address && to_int(v.timeline) == 2;
+  }));
+  CHECK(c.last.postmaster_pid == postmaster_of_c);
+
+  const auto rejoining = steady();
+  REQUIRE_OK(a.perform(ha::TaskKind::rejoin, b));
+  std::printf("rejoin by following took %.1f ms\n", ms_since(rejoining));
+  CHECK(a.logged.find("rejoin n-2: follow") != std::string::npos);
+  CHECK(a.observe_until([](const NodeView& v) { return v.streaming; }));
+  CHECK(a.observe_until([&](const NodeView&) { return a.value("SELECT count(*) FROM t") == "1"; }));
+  CHECK_FALSE(has_old_directory(a));
+}
+
+TEST_CASE("a diverged primary comes back by pg_rewind, and by a copy when that is not allowed") {
+  Bench bench;
+  Pair pair(bench);
+  auto& a = pair.a;
+  auto& b = pair.b;
+  SUBCASE("pg_rewind") {}
+  SUBCASE("full copy") {
+    a.options.use_pg_rewind = false;
+    a.agent();
+    REQUIRE(a.observe().running());
+  }
+  pair.catch_up();
+  // The replica goes away, the primary writes on and crashes.
+  REQUIRE_OK(b.stop());
+  REQUIRE_OK(a.sql("INSERT INTO t SELECT generate_series(1, 1000)"));
+  REQUIRE(a.controller->kill_now().has_value());
+  ha::Task start;
+  start.kind = ha::TaskKind::start;
+  REQUIRE_OK(b.perform(start));
+  CHECK_FALSE(b.observe().streaming);
+  REQUIRE_OK(b.perform(ha::TaskKind::promote));
+  REQUIRE_OK(b.sql("INSERT INTO t VALUES (7)"));
+
+  const auto begin = steady();
+  REQUIRE_OK(a.perform(ha::TaskKind::rejoin, b));
+  std::printf("rejoin of a diverged primary took %.1f ms\n", ms_since(begin));
+  const bool copied = !a.options.use_pg_rewind;
+  CHECK((a.logged.find("rejoin n-2: full copy") != std::string::npos) == copied);
+  CHECK((a.logged.find("rejoin n-2: rewind") != std::string::npos) == !copied);
+  CHECK(a.observe_until([](const NodeView& v) { return v.streaming; }));
+  CHECK(a.observe_until([&](const NodeView&) { return a.value("SELECT count(*) FROM t") == "1"; }));
+  // What the copy replaced goes once the new one streams.
+  CHECK(a.observe_until([&](const NodeView&) { return !has_old_directory(a); }));
+}
+
+TEST_CASE("a crashed primary that lost nothing follows without a rewind") {
+  Bench bench;
+  Pair pair(bench);
+  auto& a = pair.a;
+  auto& b = pair.b;
+  REQUIRE_OK(a.sql("INSERT INTO t VALUES (1)"));
+  pair.catch_up();
+  REQUIRE(a.controller->kill_now().has_value());
+  REQUIRE_OK(b.perform(ha::TaskKind::promote));
+  REQUIRE_OK(a.perform(ha::TaskKind::rejoin, b));
+  CHECK(a.logged.find("rejoin n-2: follow") != std::string::npos);
+  CHECK(a.observe_until([](const NodeView& v) { return v.streaming; }));
+  CHECK(to_int(a.last.timeline) == 2);
+}
+
+TEST_CASE(
+    "an interrupted copy leaves nothing in the way, an interrupted pg_rewind is not started") {
+  Bench bench;
+  Pair pair(bench);
+  auto& a = pair.a;
+  auto& b = pair.b;
+  REQUIRE_OK(b.stop());
+  const auto before = b.observe();
+  // The copy is slow enough to be cancelled in its middle.
+  b.options.basebackup = {{"max-rate", "1M"}};
+  b.agent();
+  ha::Task reinit;
+  reinit.kind = ha::TaskKind::rejoin;
+  reinit.force = true;
+  reinit.upstream = a.as_upstream();
+  boost::asio::cancellation_signal signal;
+  std::optional<Result<void>> outcome;
+  boost::asio::co_spawn(bench.io,
+                        b.controller->perform(reinit),
+                        boost::asio::bind_cancellation_slot(
+                            signal.slot(), [&](std::exception_ptr failure, Result<void> result) {
+                              if (failure) std::rethrow_exception(failure);
+                              outcome = std::move(result);
+                            }));
+  CHECK(run_until(
+      bench.io,
+      [&] {
+        return b.controller->progress().find("copying") == 0 &&
+               std::filesystem::exists(b.options.data_dir + ".new/PG_VERSION");
+      },
+      20s));
+  signal.emit(boost::asio::cancellation_type::terminal);
+  REQUIRE(run_until(
+      bench.io, [&] { return outcome.has_value(); }, 10s));
+  CHECK(outcome->has_error());
+  CHECK(outcome->error().is(errc::cancelled));
+  // The data directory is as it was.
+  CHECK(b.observe().checkpoint_lsn == before.checkpoint_lsn);
+  CHECK_FALSE(has_old_directory(b));
+
+  std::ofstream(b.options.data_dir + ".rewinding") << "x";
+  ha::Task start;
+  start.kind = ha::TaskKind::start;
+  CHECK(b.perform(start).has_error());
+  b.options.basebackup.clear();
+  b.agent();
+  REQUIRE_OK(b.perform(ha::TaskKind::rejoin, a));
+  CHECK(b.logged.find("rejoin n1: full copy") != std::string::npos);
+  CHECK_FALSE(std::filesystem::exists(b.options.data_dir + ".rewinding"));
+  CHECK_FALSE(std::filesystem::exists(b.options.data_dir + ".new"));
+  CHECK(b.observe_until([&](const NodeView& v) { return v.streaming && !has_old_directory(b); }));
+}
+
+TEST_CASE("a data directory of another cluster is never overwritten") {
+  Bench bench;
+  Node a(bench, "n1");
+  Node b(bench, "n2");
+  REQUIRE_OK(a.perform(ha::TaskKind::bootstrap));
+  REQUIRE_OK(b.perform(ha::TaskKind::bootstrap));
+  REQUIRE_OK(b.sql("CREATE TABLE precious ()"));
+  REQUIRE_OK(b.stop());
+  const auto refused = b.perform(ha::TaskKind::rejoin, a);
+  REQUIRE(refused.has_error());
+  CHECK(refused.error().text().find("another cluster") != std::string::npos);
+  ha::Task start;
+  start.kind = ha::TaskKind::start;
+  start.as_primary = true;
+  REQUIRE_OK(b.perform(start));
+  CHECK(b.value("SELECT count(*) FROM precious") == "0");
+}
