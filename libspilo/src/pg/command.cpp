@@ -281,6 +281,7 @@ Async<Outcome> run_program(Clock& clock,
     co_return Error(errc::cancelled, what);
   }
   const int status = reap(pid);
+  drain();
   // What it left behind in its session would go on writing where the next step reads.
   kill_session(pid);
   co_return Outcome(status, kept.take());

@@ -103,12 +103,14 @@ void PgController::Impl::adopt(pid_t pid) {
 
 // What is left of a server whose postmaster is gone may still acknowledge commits, so it ends now.
 void PgController::Impl::postmaster_ended(pid_t pid) {
-  if (pid != 0 && pid == child) {
+  if (pid != 0) {
+    // Also one that an earlier controller of this process started: as a zombie it would still hold
+    // its id, which PostgreSQL takes for a living postmaster.
     int status = 0;
     const auto reaped = ::waitpid(pid, &status, WNOHANG);
-    if (reaped == 0) return;  // it lives
+    if (reaped == 0) return;  // a child of ours that lives
     if (reaped == pid) child_status = status;
-    child = 0;
+    if (pid == child) child = 0;
   }
   if (postmaster.pid() == pid) postmaster.stop();
   wal_receiver.stop();
@@ -129,9 +131,9 @@ Result<void> PgController::Impl::kill_now() {
   // A postmaster that was just started may not work in the data directory yet.
   if (child != 0) ::kill(child, SIGKILL);
   const auto ended = guard::end_server(options.data_dir.c_str());
-  if (child != 0) {
+  if (const pid_t pid = child != 0 ? child : postmaster.pid(); pid != 0) {
     int status = 0;
-    if (::waitpid(child, &status, WNOHANG) == child) {
+    if (::waitpid(pid, &status, WNOHANG) == pid) {
       child_status = status;
       child = 0;
     }
