@@ -122,6 +122,24 @@ TEST_CASE("decide: keeping and losing the lock") {
        },
        "lock-taken",
        {"kill-server: another node leads"}},
+      {"once: the next picture shows whether it is gone",
+       [](Case& c) {
+         c.i_lead();
+         c.lead("n2", "s2");
+         c.memory.killed_at = t0 - 10ms;
+         c.facts.node_changed_at = t0 - 10ms;
+         c.facts.in_flight = {ha::InFlight::observe};
+       },
+       "lock-taken",
+       {}},
+      {"again when it is still there after that",
+       [](Case& c) {
+         c.i_lead();
+         c.lead("n2", "s2");
+         c.memory.killed_at = t0 - 200ms;
+       },
+       "lock-taken",
+       {"kill-server: another node leads"}},
       {"in pause it does not",
        [](Case& c) {
          c.i_lead();

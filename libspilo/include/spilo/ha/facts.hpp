@@ -171,6 +171,7 @@ struct Memory {
   TimePoint failsafe_promised_until{};
 
   // The server.
+  TimePoint killed_at{};  // when we last ended it at once
   TimePoint crashed_at{};  // when it was first seen down after it ran; zero: not crashed
   int crash_count = 0;     // within the last ten minutes
   TimePoint crash_window{};
