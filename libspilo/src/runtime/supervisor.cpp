@@ -120,6 +120,8 @@ struct Supervisor::Impl : std::enable_shared_from_this<Supervisor::Impl> {
 
   // ---- what others see --------------------------------------------------------------------------
   void report(std::string_view event, const ha::Decision& decision) {
+    // Looking again before going on is no change of mind: it would fill log and ring with pairs.
+    if (decision.rule == "observing") return;
     const bool changed = decision.rule != last_rule;
     if (decision.summary != last_summary) {
       if (changed || decision.rule != "keep-lock")
