@@ -784,6 +784,18 @@ TEST_CASE("decide: operators' requests") {
        },
        "secondary",
        {"reply 503 restart conditions are not satisfied"}},
+      {"a scheduled restart is deleted, whatever runs",
+       [&](Case& c) {
+         ask(c, Kind::cancel_restart);
+         c.memory.scheduled_restart = c.facts.requests[0];
+         c.task(TaskKind::follow);
+       },
+       "task-running",
+       {"reply 200 scheduled restart deleted"}},
+      {"there is none",
+       [&](Case& c) { ask(c, Kind::cancel_restart); },
+       "secondary",
+       {"reply 404 no restarts are scheduled"}},
       {"reinitialize a replica",
        [&](Case& c) { ask(c, Kind::reinitialize); },
        "reinitialize",

@@ -142,6 +142,7 @@ void Session::abort() {
 asio::awaitable<void> Session::run() {
   // Cancellation is looked at where it matters, so that an answer under way is not torn.
   co_await asio::this_coro::throw_if_cancelled(false);
+  if (aborted_) co_return;  // before it began
   arm(options_.head_timeout);
   const error_code ec = co_await transport_->handshake();
   if (ec) {
