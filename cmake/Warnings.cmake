@@ -6,7 +6,8 @@ target_compile_options(spilo_warnings INTERFACE
   -Wno-missing-field-initializers)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   # g++ 12 reports false positives inside libstdc++ and Asio coroutine frames at -O2.
-  target_compile_options(spilo_warnings INTERFACE -Wno-maybe-uninitialized -Wno-restrict)
+  target_compile_options(spilo_warnings INTERFACE
+    -Wno-maybe-uninitialized -Wno-restrict -Wno-mismatched-new-delete)
 endif()
 if(SPILO_WERROR)
   target_compile_options(spilo_warnings INTERFACE -Werror)
