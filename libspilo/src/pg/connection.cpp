@@ -241,7 +241,8 @@ struct Connection::Impl {
     }
     if (PQstatus(pg.get()) != CONNECTION_OK) {
       const auto state = sqlstate;
-      auto answer = co_await lost(failure.empty() ? "the connection was lost" : failure, false);
+      if (failure.empty()) failure = "the connection was lost";
+      auto answer = co_await lost(failure, false);
       sqlstate = state;
       co_return answer;
     }
