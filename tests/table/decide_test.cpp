@@ -777,6 +777,13 @@ TEST_CASE("decide: operators' requests") {
        },
        "task-running",
        {"reply 503 follow already in progress"}},
+      {"a reload of a server that has died is not waited for",
+       [](Case& c) {
+         c.stopped();
+         c.task(TaskKind::reload);
+       },
+       "task-running",
+       {"cancel-task"}},
       {"not when the filter does not match",
        [&](Case& c) {
          ask(c, Kind::restart);

@@ -117,8 +117,9 @@ void Plan::start(Task task) {
 void Plan::kill(std::string why) {
   // Once for each picture of the server: the next one shows whether it is gone.
   constexpr Duration pace = 100ms;
-  const bool waiting_for_picture = node != nullptr && mem.killed_at != TimePoint{} &&
-                                   (node->observed_at < mem.killed_at || now < mem.killed_at + pace);
+  const bool waiting_for_picture =
+      node != nullptr && mem.killed_at != TimePoint{} &&
+      (node->observed_at < mem.killed_at || now < mem.killed_at + pace);
   if (waiting_for_picture) {
     wake_at(mem.killed_at + pace);
     return;

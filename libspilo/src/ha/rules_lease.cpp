@@ -37,6 +37,10 @@ bool lease_expiring(Plan& plan) {
     plan.wake_at(*plan.deadline - soft);
     return false;
   }
+  const auto& last = plan.f.last_task;
+  if (!plan.f.task && last && last->task.kind == TaskKind::stop && !last->failure &&
+      plan.node != nullptr && plan.node->observed_at < last->finished)
+    return plan.say("demoted self because the lease was running out; looking at PostgreSQL");
   if (plan.f.task && plan.f.task->task.kind != TaskKind::stop)
     plan.emit(CancelTask{plan.f.task->id});
   plan.start(Task{.kind = TaskKind::stop, .reason = "the lease is running out"});

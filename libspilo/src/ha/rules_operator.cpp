@@ -86,6 +86,14 @@ bool task_running(Plan& plan) {
       plan.emit(CancelTask{running.id});
       return plan.say("cancelling {} to reinitialize", to_text(running.task.kind));
     }
+  // Small work on a server that has died meanwhile only delays what has to be done about that.
+  const bool needs_server = running.task.kind == TaskKind::reload ||
+                            running.task.kind == TaskKind::follow ||
+                            running.task.kind == TaskKind::checkpoint;
+  if (needs_server && plan.node->down() && plan.node->observed_at > running.started) {
+    plan.emit(CancelTask{running.id});
+    return plan.say("cancelling {}, the server is down", to_text(running.task.kind));
+  }
   return plan.say("{} in progress{}",
                   to_text(running.task.kind),
                   running.task.reason.empty() ? "" : ", because " + running.task.reason);
