@@ -129,6 +129,7 @@ class Fold {
   void operator()(LockRefused& event) {
     f_.in_flight.erase(InFlight::acquire);
     f_.cluster_stale = true;
+    f_.lock_changed_at = f_.now;  // by somebody else, or perhaps by us: what was read before is no ground to try again
     if (event.error.is(errc::session_lost)) {
       f_.session = SessionId{};
     } else if (!event.error.is(errc::conflict)) {

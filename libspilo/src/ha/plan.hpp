@@ -57,6 +57,10 @@ struct Plan {
   Plan(const Plan&) = delete;
   Plan& operator=(const Plan&) = delete;
   bool timeline_too_old() const;
+  // Is what we know of the lock younger than its last change? Only then may we try to take it.
+  bool lock_view_current() const {
+    return cluster != nullptr && cluster->read_started >= f.lock_changed_at;
+  }
   static double seconds(Duration d) { return std::chrono::duration<double>(d).count(); }
 
   // ---- building the decision ------------------------------------------------------------------

@@ -151,7 +151,7 @@ bool system_id_mismatch(Plan& plan) {
 }
 
 bool take_lock(Plan& plan, std::optional<dcs::Version> rebind) {
-  if (plan.f.session.empty()) return plan.say("waiting for a session with the store");
+  if (plan.f.session.empty() || !plan.lock_view_current()) return true;
   plan.emit_once(
       InFlight::acquire,
       AcquireLock{.rebind = rebind,

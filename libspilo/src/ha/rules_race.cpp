@@ -31,6 +31,7 @@ bool promised(Plan& plan) {
 }
 
 bool take(Plan& plan, std::string why) {
+  if (!plan.lock_view_current()) return plan.say("reading the store again before taking the lock");
   plan.mem.served_request =
       plan.cluster->failover.requested() ? plan.cluster->failover.version : dcs::Version{};
   plan.emit_once(

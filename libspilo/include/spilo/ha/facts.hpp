@@ -108,7 +108,7 @@ struct Facts {
   std::string store_problem;           // why not
   TimePoint read_failed_at{};          // last failed read; zero after a good one
   TimePoint
-      lock_changed_at{};  // our own last change of the leader key: older reads say nothing about it
+      lock_changed_at{};  // the leader key changed then: older reads say nothing about it
   SessionId session;      // our present session; empty: none
   TimePoint session_valid_until{};
   // Members keep taking part in a race for a while after their key has expired.
