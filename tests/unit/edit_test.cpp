@@ -65,7 +65,9 @@ TEST_CASE("edit: settings by path") {
       {"none.x=null", start},
       {"none.x.y=null", start},
   };
-  for (const auto& [setting, result] : rows) {
+  for (const auto& row : rows) {
+    const auto& setting = row.first;  // clang 14 can't capture a structured binding
+    const auto& result = row.second;
     CAPTURE(setting);
     auto config = *json::parse(start);
     REQUIRE(apply_setting(config, setting).has_value());

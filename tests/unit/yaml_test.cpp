@@ -68,7 +68,9 @@ TEST_CASE("yaml: plain scalars mean what YAML 1.1 says") {
       {"a b", "\"a b\""},
       {"9223372036854775807", "9223372036854775807"},
   };
-  for (const auto& [text, expected] : rows) {
+  for (const auto& row : rows) {
+    const auto& text = row.first;  // clang 14 can't capture a structured binding
+    const auto& expected = row.second;
     CAPTURE(text);
     CHECK(read(text) == expected);
   }

@@ -217,6 +217,7 @@ Election::Election(boost::asio::any_io_executor executor,
 Election::~Election() {
   impl_->stopping = true;
   impl_->operations->abandon();
+  impl_->wake.abandon();
 }
 
 bool Election::still_held() const noexcept {

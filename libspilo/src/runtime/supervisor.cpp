@@ -478,6 +478,7 @@ Supervisor::~Supervisor() {
   // the ports any more.
   impl_->finished = true;
   if (impl_->operations) impl_->operations->abandon();
+  if (impl_->done) impl_->done->abandon();
 }
 
 void Supervisor::post(ha::Event event) {
