@@ -285,6 +285,9 @@ Async<NodeView> PgController::Impl::observe(TimePoint deadline) {
   }
   adopt(file->pid);
   view.postmaster_pid = file->pid;
+  // Crash recovery by a single-user server is nobody's primary, whatever the directory looks like:
+  // nobody can connect to it.
+  if (file->single_user) view.role = NodeView::Role::unknown;
   auto answer = co_await ask_server(&view, *file, deadline);
   if (answer.has_error()) {
     if (!live_postmaster()) {

@@ -101,6 +101,11 @@ struct Supervisor::Impl : std::enable_shared_from_this<Supervisor::Impl> {
             }));
   }
 
+  Result<void> activate_watchdog() {
+    const auto& now = ha::timing(machine.identity(), machine.facts());
+    return ports.watchdog.activate(now.ttl, now.loop_wait);
+  }
+
   void update_guard() {
     const auto deadline = ha::guard_deadline(machine.identity(), machine.facts(), machine.memory());
     if (!deadline || deadline == guarded) return;
@@ -111,9 +116,12 @@ struct Supervisor::Impl : std::enable_shared_from_this<Supervisor::Impl> {
       if (*deadline != TimePoint{}) post(ha::GuardDied{});
       return;
     }
-    if (*deadline > TimePoint{} && *deadline > guarded.value_or(TimePoint{})) {
-      const auto pat = ports.watchdog.keepalive();
-      if (pat.has_error()) logger.warning("watchdog: {}", pat.error().text());
+    if (*deadline == TimePoint{}) {
+      ports.watchdog.disable();
+    } else if (*deadline > guarded.value_or(TimePoint{})) {
+      // Also keeps it alive, and moves its timeout when the ttl has changed.
+      const auto pat = activate_watchdog();
+      if (pat.has_error()) logger.warning("{}", pat.error().text());
     }
     guarded = *deadline;
   }
@@ -328,7 +336,13 @@ struct Supervisor::Impl : std::enable_shared_from_this<Supervisor::Impl> {
   }
 
   void perform(const ha::EnsureGuard&) {
-    const auto result = ports.guard.ensure();
+    auto result = ports.guard.ensure();
+    if (result.has_value() && ports.watchdog.required()) {
+      // A device that is required and does not work makes this node no primary. Tried only: it
+      // counts from the first deadline on, because nobody keeps a replica's alive.
+      result = activate_watchdog();
+      if (guarded.value_or(TimePoint{}) == TimePoint{}) ports.watchdog.disable();
+    }
     if (result.has_error()) logger.error("guard: {}", result.error().text());
     guarded.reset();  // a new guard knows no deadline
     post(ha::GuardReady{result.has_value(), result.has_error() ? result.error().text() : ""});

@@ -1,0 +1,254 @@
+# Sourced by quickstart.sh and by the integration tests: a cluster of spilod nodes on this machine.
+#
+# Before: BIN (where spilod, spilo-guard and spilo-writer are), STORE (sqlite or etcd).
+# After cluster_create: WORK (everything lies below it), NODES, REST_PORT[n], PG_PORT[n], SPILOD[n].
+# Everything runs as an unprivileged user, because PostgreSQL refuses root. Nothing outlives
+# cluster_destroy; processes are ended by their own ids.
+
+PG_BIN=${PG_BIN:-/usr/lib/postgresql/15/bin}
+SUPERUSER_PASSWORD=${SUPERUSER_PASSWORD:-seKret-of-postgres}
+REPLICATION_PASSWORD=${REPLICATION_PASSWORD:-seKret-of-replicator}
+TTL=${TTL:-5}
+LOOP_WAIT=${LOOP_WAIT:-1}
+RETRY_TIMEOUT=${RETRY_TIMEOUT:-2}
+declare -A REST_PORT PG_PORT SPILOD
+NODES=()
+ETCD_PID=
+WRITER_PID=
+
+say() { printf '%s\n' "$*"; }
+die() { printf '%s\n' "$*" >&2; exit 1; }
+
+as_user() {
+  if [ "$(id -u)" = 0 ]; then
+    setpriv --reuid=postgres --regid=postgres --clear-groups -- "$@"
+  else
+    "$@"
+  fi
+}
+# In place of the shell that calls it, so that $! is the program's own id: ( become … ) &
+become() {
+  if [ "$(id -u)" = 0 ]; then
+    exec setpriv --reuid=postgres --regid=postgres --clear-groups -- "$@"
+  else
+    exec "$@"
+  fi
+}
+
+# wait_for SECONDS COMMAND…: until the command succeeds.
+wait_for() {
+  local end=$((SECONDS + $1))
+  shift
+  until "$@"; do
+    [ $SECONDS -lt $end ] || return 1
+    sleep 0.05
+  done
+}
+
+port_is_free() { ! { : <>"/dev/tcp/127.0.0.1/$1"; } 2>/dev/null; }
+next_port=$((20000 + ($$ * 37) % 20000))
+free_port() { # free_port NAME: the port goes to the variable, because a subshell would forget it
+  while ! port_is_free $next_port; do next_port=$((next_port + 1)); done
+  printf -v "$1" %s "$next_port"
+  next_port=$((next_port + 1))
+}
+
+# http METHOD PORT PATH [BODY]: HTTP_STATUS and HTTP_BODY; false when nobody answers.
+http() {
+  local line answer body=${4:-}
+  HTTP_STATUS=000 HTTP_BODY=
+  answer=$(
+    exec 2>/dev/null 3<>"/dev/tcp/127.0.0.1/$2" || exit 1
+    printf '%s %s HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s' \
+      "$1" "$3" "${#body}" "$body" >&3
+    timeout "${HTTP_PATIENCE:-30}" cat <&3
+  ) || return 1
+  read -r _ HTTP_STATUS line <<<"$answer"
+  HTTP_BODY=${answer#*$'\r\n\r\n'}
+  [ -n "$HTTP_STATUS" ] && [ "$HTTP_STATUS" != 000 ]
+}
+has_status() { HTTP_PATIENCE=2 http GET "$1" "$2" && [ "$HTTP_STATUS" = 200 ]; }
+
+# ---- the store ----------------------------------------------------------------------------------
+
+store_start() {
+  [ "$STORE" = etcd ] || return 0
+  (become etcd --name e1 --data-dir "$WORK/etcd" --listen-client-urls "http://127.0.0.1:$ETCD_PORT" \
+    --advertise-client-urls "http://127.0.0.1:$ETCD_PORT" --listen-peer-urls "http://127.0.0.1:$ETCD_PEER_PORT" \
+    --initial-advertise-peer-urls "http://127.0.0.1:$ETCD_PEER_PORT" \
+    --initial-cluster "e1=http://127.0.0.1:$ETCD_PEER_PORT" >>"$WORK/etcd.log" 2>&1) &
+  ETCD_PID=$!
+  disown $!
+  wait_for 20 has_status "$ETCD_PORT" /health || die "etcd did not start; see $WORK/etcd.log"
+}
+store_stop() {
+  [ -z "$ETCD_PID" ] || kill -9 "$ETCD_PID" 2>/dev/null
+  [ -z "$ETCD_PID" ] || wait_for 10 bash -c "! kill -0 $ETCD_PID 2>/dev/null"
+  ETCD_PID=
+}
+
+# ---- nodes --------------------------------------------------------------------------------------
+
+node_config() {
+  local node=$1
+  cat <<YAML
+scope: demo
+name: $node
+restapi:
+  listen: 127.0.0.1:${REST_PORT[$node]}
+  connect_address: 127.0.0.1:${REST_PORT[$node]}
+$(if [ "$STORE" = etcd ]; then echo "etcd3: {host: '127.0.0.1:$ETCD_PORT'}"; else echo "sqlite: {path: $WORK/store.db}"; fi)
+bootstrap:
+  dcs:
+    ttl: $TTL
+    loop_wait: $LOOP_WAIT
+    retry_timeout: $RETRY_TIMEOUT
+    primary_start_timeout: ${PRIMARY_START_TIMEOUT:-0}
+    postgresql:
+      use_pg_rewind: true
+      parameters: {max_connections: 50}
+  initdb: [{encoding: UTF8}, {locale: C}, data-checksums]
+postgresql:
+  listen: 127.0.0.1:${PG_PORT[$node]}
+  connect_address: 127.0.0.1:${PG_PORT[$node]}
+  data_dir: $WORK/$node/data
+  bin_dir: $PG_BIN
+  authentication:
+    superuser: {username: postgres, password: $SUPERUSER_PASSWORD}
+    replication: {username: replicator, password: $REPLICATION_PASSWORD}
+  parameters: {unix_socket_directories: $WORK/$node, shared_buffers: 16MB, log_checkpoints: off}
+  pg_hba:
+  - host all all 127.0.0.1/32 scram-sha-256
+  - host replication replicator 127.0.0.1/32 scram-sha-256
+  - local all all scram-sha-256
+YAML
+}
+
+conninfo() { echo "host=127.0.0.1 port=${PG_PORT[$1]} user=postgres password=$SUPERUSER_PASSWORD dbname=postgres"; }
+sql() { # sql NODE STATEMENT
+  PGCONNECT_TIMEOUT=5 "$PG_BIN/psql" -XAtq -v ON_ERROR_STOP=1 "$(conninfo "$1")" -c "$2"
+}
+
+node_start() {
+  (become setsid "$BIN/spilod" "$WORK/$1.yml" >>"$WORK/$1.log" 2>&1 </dev/null) &
+  SPILOD[$1]=$!
+  disown $! # the shell need not tell when it is killed
+}
+node_runs() { [ -n "${SPILOD[$1]:-}" ] && kill -0 "${SPILOD[$1]}" 2>/dev/null; }
+node_kill() { # node_kill NODE SIGNAL: the agent only
+  kill "-$2" "${SPILOD[$1]}"
+}
+node_gone() { # waits until the agent has ended
+  wait_for 60 bash -c "! kill -0 ${SPILOD[$1]} 2>/dev/null"
+}
+postmaster() { [ -r "$WORK/$1/data/postmaster.pid" ] && head -1 "$WORK/$1/data/postmaster.pid"; }
+server_runs() {
+  local pid
+  pid=$(postmaster "$1") && [ -n "$pid" ] && [ "$(readlink "/proc/$pid/cwd")" = "$(readlink -f "$WORK/$1/data")" ]
+}
+# All processes of a node's server, and its guard.
+server_pids() {
+  local dir pid
+  dir=$(readlink -f "$WORK/$1/data") || return 0
+  for pid in /proc/[0-9]*; do
+    [ "$(readlink "$pid/cwd" 2>/dev/null)" != "$dir" ] || echo "${pid#/proc/}"
+  done
+}
+guard_pid() { pgrep -f "^spilo-guard $WORK/$1/data " | head -1; }
+
+role_is() { has_status "${REST_PORT[$1]}" "/$2"; }
+leader_is() { role_is "$1" primary; }
+find_leader() { # LEADER; false without one
+  local node
+  for node in "${NODES[@]}"; do
+    leader_is "$node" && LEADER=$node && return 0
+  done
+  return 1
+}
+new_leader() { find_leader && [ "$LEADER" != "$1" ]; }
+streams() { # a replica that is in step with the leader
+  role_is "$1" "replica?replication_state=streaming" ||
+    { role_is "$1" replica && HTTP_PATIENCE=2 http GET "${REST_PORT[$1]}" /patroni && [[ $HTTP_BODY == *'"replication_state": "streaming"'* ]]; }
+}
+replicas_stream() { # every node but the leader
+  local node
+  find_leader || return 1
+  for node in "${NODES[@]}"; do
+    [ "$node" = "$LEADER" ] || streams "$node" || return 1
+  done
+}
+
+cluster_create() { # cluster_create NODE…
+  WORK=${WORK:-$(mktemp -d /tmp/spilo-cluster-XXXXXX)}
+  chmod 755 "$WORK"
+  NODES=("$@")
+  if [ "$(id -u)" = 0 ]; then chown postgres: "$WORK"; fi
+  free_port ETCD_PORT
+  free_port ETCD_PEER_PORT
+  local node port
+  for node in "${NODES[@]}"; do
+    free_port port && REST_PORT[$node]=$port
+    free_port port && PG_PORT[$node]=$port
+    as_user mkdir -p "$WORK/$node"
+    node_config "$node" | as_user tee "$WORK/$node.yml" >/dev/null
+    as_user chmod 600 "$WORK/$node.yml"
+  done
+  store_start
+}
+cluster_start() {
+  local node
+  for node in "${NODES[@]}"; do node_start "$node"; done
+  wait_for 60 find_leader || die "no leader after 60 s"
+  wait_for 90 replicas_stream || die "not every replica streams after 90 s"
+}
+
+server_kill() { # the postmaster first, or it starts its children again
+  local pids pid
+  pid=$(postmaster "$1") && server_runs "$1" && kill -9 "$pid"
+  while pids=$(server_pids "$1") && [ -n "$pids" ]; do
+    kill -9 $pids 2>/dev/null
+    sleep 0.05
+  done
+}
+cluster_destroy() {
+  local node pid
+  writer_stop
+  for node in "${NODES[@]}"; do
+    [ -z "${SPILOD[$node]:-}" ] || kill -9 "${SPILOD[$node]}" 2>/dev/null
+    pid=$(guard_pid "$node") && [ -z "$pid" ] || kill -9 "$pid" 2>/dev/null
+    server_kill "$node"
+  done
+  store_stop
+  wait 2>/dev/null
+  [ -n "${KEEP_FILES:-}" ] || rm -rf "$WORK" 2>/dev/null || { sleep 1; rm -rf "$WORK"; }
+}
+
+# ---- the client ---------------------------------------------------------------------------------
+
+writer_nodes() {
+  local node
+  for node in "${NODES[@]}"; do printf -- '--node\n%s\n' "$(conninfo "$node")"; done
+}
+writer_start() {
+  local arguments
+  mapfile -t arguments < <(writer_nodes)
+  "$BIN/spilo-writer" run "${arguments[@]}" --file "$WORK/acks" "$@" 2>>"$WORK/writer.log" &
+  WRITER_PID=$!
+  wait_for 20 test -s "$WORK/acks" || die "the client could not write: $(tail -3 "$WORK/writer.log")"
+}
+writer_stop() {
+  [ -z "$WRITER_PID" ] || { kill "$WRITER_PID" && wait "$WRITER_PID"; } 2>/dev/null
+  WRITER_PID=
+}
+acks() { wc -l <"$WORK/acks"; }
+acks_grow() { # at least 20 more rows than $1
+  [ "$(acks)" -ge $(($1 + 20)) ]
+}
+now() { "$BIN/spilo-writer" now; }
+# writer_report SINCE [OPTION…]: prints what the client saw since then.
+writer_report() {
+  local since=$1 arguments
+  shift
+  mapfile -t arguments < <(writer_nodes)
+  "$BIN/spilo-writer" report "${arguments[@]}" --file "$WORK/acks" --since "$since" "$@"
+}
