@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <poll.h>
 #include <spawn.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -184,6 +185,11 @@ int open_pidfd(pid_t pid) noexcept {
   return static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
 }
 
+bool has_ended(int pidfd) noexcept {
+  pollfd entry{pidfd, POLLIN, 0};
+  return pidfd < 0 || ::poll(&entry, 1, 0) > 0;
+}
+
 void kill_session(pid_t leader) noexcept {
   if (leader <= 1) return;
   ::kill(-leader, SIGKILL);
@@ -203,11 +209,17 @@ asio::awaitable<bool> wait_for_end(Clock& clock, pid_t pid, TimePoint deadline) 
   const int fd = open_pidfd(pid);
   if (fd < 0) co_return errno == ESRCH;
   Descriptor ended(executor, fd);
-  auto group = asio::experimental::make_parallel_group(
-      ended.async_wait(Descriptor::wait_read, asio::deferred),
-      asio::co_spawn(executor, sleep_until(clock, deadline), asio::deferred));
-  auto outcome = co_await group.async_wait(asio::experimental::wait_for_one(), asio::use_awaitable);
-  co_return std::get<0>(outcome)[0] == 0 && !std::get<1>(outcome);
+  while (!has_ended(fd)) {
+    auto group = asio::experimental::make_parallel_group(
+        ended.async_wait(Descriptor::wait_read, asio::deferred),
+        asio::co_spawn(executor, sleep_until(clock, deadline), asio::deferred));
+    auto outcome =
+        co_await group.async_wait(asio::experimental::wait_for_one(), asio::use_awaitable);
+    const auto state = co_await asio::this_coro::cancellation_state;
+    if (state.cancelled() != asio::cancellation_type::none) break;
+    if (std::get<0>(outcome)[0] == 1 && clock.now() >= deadline) break;
+  }
+  co_return has_ended(fd);
 }
 
 Async<Outcome> run_program(Clock& clock,
@@ -246,7 +258,6 @@ Async<Outcome> run_program(Clock& clock,
     }
   };
   for (;;) {
-    bool over = false;
     bool late = false;
     if (pipe_open) {
       auto group = asio::experimental::make_parallel_group(
@@ -255,17 +266,17 @@ Async<Outcome> run_program(Clock& clock,
           pipe.async_wait(Descriptor::wait_read, asio::deferred));
       auto outcome =
           co_await group.async_wait(asio::experimental::wait_for_one(), asio::use_awaitable);
-      over = std::get<0>(outcome)[0] == 0 && !std::get<1>(outcome);
-      late = std::get<0>(outcome)[0] == 1;
+      late = std::get<0>(outcome)[0] == 1 && clock.now() >= deadline;
     } else {
       auto group = asio::experimental::make_parallel_group(
           ended.async_wait(Descriptor::wait_read, asio::deferred),
           asio::co_spawn(executor, sleep_until(clock, deadline), asio::deferred));
       auto outcome =
           co_await group.async_wait(asio::experimental::wait_for_one(), asio::use_awaitable);
-      over = std::get<0>(outcome)[0] == 0 && !std::get<1>(outcome);
-      late = std::get<0>(outcome)[0] == 1;
+      late = std::get<0>(outcome)[0] == 1 && clock.now() >= deadline;
     }
+    // Asked before the last look at the pipe, so that nothing is lost.
+    const bool over = has_ended(ended.native_handle());
     drain();
     if (over) break;
     const auto state = co_await asio::this_coro::cancellation_state;
@@ -281,7 +292,6 @@ Async<Outcome> run_program(Clock& clock,
     co_return Error(errc::cancelled, what);
   }
   const int status = reap(pid);
-  drain();
   // What it left behind in its session would go on writing where the next step reads.
   kill_session(pid);
   co_return Outcome(status, kept.take());

@@ -32,6 +32,9 @@ class ProcessWatch {
   pid_t pid() const noexcept { return pid_; }
 
  private:
+  static void arm(const std::shared_ptr<boost::asio::posix::stream_descriptor>& descriptor,
+                  pid_t pid,
+                  std::function<void(pid_t)> ended);
   std::shared_ptr<boost::asio::posix::stream_descriptor> descriptor_;
   pid_t pid_ = 0;
 };

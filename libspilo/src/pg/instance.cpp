@@ -29,10 +29,21 @@ void ProcessWatch::watch(const asio::any_io_executor& executor,
     return;
   }
   descriptor_ = std::make_shared<asio::posix::stream_descriptor>(executor, fd);
-  descriptor_->async_wait(
+  arm(descriptor_, pid, std::move(ended));
+}
+
+void ProcessWatch::arm(const std::shared_ptr<asio::posix::stream_descriptor>& descriptor,
+                       pid_t pid,
+                       std::function<void(pid_t)> ended) {
+  descriptor->async_wait(
       asio::posix::stream_descriptor::wait_read,
-      [pid, keep = descriptor_, ended = std::move(ended)](const boost::system::error_code& ec) {
-        if (!ec) ended(pid);
+      [pid, descriptor, ended = std::move(ended)](const boost::system::error_code& ec) mutable {
+        if (ec || !descriptor->is_open()) return;
+        if (!has_ended(descriptor->native_handle())) {
+          arm(descriptor, pid, std::move(ended));  // a readiness that was not ours
+        } else {
+          ended(pid);
+        }
       });
 }
 

@@ -57,6 +57,9 @@ Result<pid_t> start_program(const Command& command, int output);
 
 // A descriptor that becomes readable when the process ends, -1 when it is gone already.
 int open_pidfd(pid_t pid) noexcept;
+// Has the process behind that descriptor ended? Ask after every wait: Asio may complete one on a
+// readiness that belonged to an earlier descriptor of the same slot.
+bool has_ended(int pidfd) noexcept;
 
 // Kills every process of that session (the children of a program that start_program began).
 void kill_session(pid_t leader) noexcept;
