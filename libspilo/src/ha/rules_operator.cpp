@@ -47,6 +47,10 @@ std::optional<Refusal> refusal(const Plan& plan, const OperatorRequest& request)
     if (!restart_matches(plan, request))
       return Refusal{503, "restart conditions are not satisfied"};
     if (plan.mem.handover) return Refusal{503, "switchover already in progress"};
+    // A restart keeps the role, and the directory of a server that is down may be an old primary's: only the lock says what
+    // it may be started as.
+    if (plan.node != nullptr && plan.node->down())
+      return Refusal{503, "PostgreSQL is not running, there is nothing to restart"};
     return {};
   }
   if (plan.lock_mine) return Refusal{503, "I am the leader, can not reinitialize"};
@@ -116,7 +120,8 @@ bool restart(Plan& plan) {
     return false;
   }
   const auto due = *std::exchange(scheduled, std::nullopt);
-  if (-left > plan.t.loop_wait * 3 / 2 || !restart_matches(plan, due)) return false;
+  if (-left > plan.t.loop_wait * 3 / 2 || !restart_matches(plan, due) || plan.node->down())
+    return false;
   plan.start(Task{.kind = TaskKind::restart, .timeout = due.timeout, .reason = "it was scheduled"});
   return plan.say("restarting PostgreSQL as scheduled");
 }

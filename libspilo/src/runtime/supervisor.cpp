@@ -59,7 +59,8 @@ struct Supervisor::Impl : std::enable_shared_from_this<Supervisor::Impl> {
 
   void drain() {
     draining = false;
-    while (!mailbox.empty() && !finished) {
+    // What a step posts comes in the next round: operations that have completed meanwhile must not starve behind it.
+    for (auto left = mailbox.size(); left > 0 && !mailbox.empty() && !finished; --left) {
       auto event = std::move(mailbox.front());
       mailbox.pop_front();
       step(std::move(event));
