@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <boost/asio/this_coro.hpp>
 #include <set>
 #include <type_traits>
 
@@ -325,6 +326,7 @@ Error SimStore::failed(Waited how, bool write, const char* verb) const {
 }
 
 Async<dcs::Snapshot> SimStore::read(dcs::Freshness freshness, TimePoint deadline) {
+  co_await boost::asio::this_coro::throw_if_cancelled(false);  // a port never throws
   auto answer = std::make_shared<SimAnswer<Result<dcs::Snapshot>>>(server_.world_, node_);
   const auto serve = [server = &server_, node = node_, scope = scope_.str(), freshness] {
     return server->serve_read(scope, freshness, node);
@@ -337,6 +339,7 @@ Async<dcs::Snapshot> SimStore::read(dcs::Freshness freshness, TimePoint deadline
 }
 
 Async<dcs::Committed> SimStore::commit(dcs::Transaction transaction, TimePoint deadline) {
+  co_await boost::asio::this_coro::throw_if_cancelled(false);  // a port never throws
   std::set<std::string> keys;
   for (const auto& change : transaction.changes()) {
     if (!keys.insert(change.key).second)
@@ -371,6 +374,7 @@ Async<dcs::Committed> SimStore::commit(dcs::Transaction transaction, TimePoint d
 }
 
 Async<dcs::Lease> SimStore::renew(Duration ttl, TimePoint deadline) {
+  co_await boost::asio::this_coro::throw_if_cancelled(false);  // a port never throws
   const auto limits = this->limits();
   if (ttl < limits.session_ttl_min || ttl > limits.session_ttl_max)
     co_return Error(errc::invalid_argument,
@@ -403,6 +407,7 @@ Async<dcs::Lease> SimStore::renew(Duration ttl, TimePoint deadline) {
 }
 
 Async<void> SimStore::end_session(TimePoint deadline) {
+  co_await boost::asio::this_coro::throw_if_cancelled(false);  // a port never throws
   if (session_.empty()) co_return Result<void>();
   if (deadline <= server_.world_.clock(node_).now())
     co_return Error(errc::unavailable,
@@ -420,6 +425,7 @@ Async<void> SimStore::end_session(TimePoint deadline) {
 }
 
 Async<dcs::Index> SimStore::changed_since(dcs::Index seen, TimePoint deadline) {
+  co_await boost::asio::this_coro::throw_if_cancelled(false);  // a port never throws
   auto answer = std::make_shared<SimAnswer<Result<dcs::Index>>>(server_.world_, node_);
   // Not carried like a request: a watch outlives lost messages, as its stream is opened again.
   const auto id = server_.next_watch_++;

@@ -21,7 +21,7 @@ namespace {
 static_assert(std::is_constructible_v<boost::asio::any_io_executor, SimExecutor>);
 
 // More functions than this without any time passing means that something spins.
-constexpr std::uint64_t functions_per_instant_max = 200'000;
+constexpr std::uint64_t functions_per_instant_max = 20'000;
 constexpr std::size_t violations_kept_max = 10;
 // 2026-01-01, so that schedules and log lines look like ones.
 constexpr WallTime wall_epoch{std::chrono::sys_days{std::chrono::year{2026} / 1 / 1}};

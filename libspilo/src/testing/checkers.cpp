@@ -1,0 +1,179 @@
+#include "spilo/testing/checkers.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "spilo/model/codec.hpp"
+#include "spilo/runtime/cluster_store.hpp"
+
+namespace spilo::testing {
+
+// ---- SplitBrainChecker
+// ---------------------------------------------------------------------------
+
+void SplitBrainChecker::became_writable(SimServer& server) {
+  for (const auto& [name, period] : writable_)
+    if (truth_.promises_hold())
+      truth_.world.violation(
+          fmt::format("split brain: {} becomes writable while {} still is", server.name(), name));
+  writable_[server.name()] = server.period();
+  newest_period_ = server.period();
+  newest_ = server.name();
+}
+
+void SplitBrainChecker::no_longer_writable(SimServer& server) {
+  writable_.erase(server.name());
+}
+
+void SplitBrainChecker::acknowledged(SimServer& server, std::uint64_t row) {
+  if (!truth_.promises_hold()) return;
+  if (server.period() < newest_period_)
+    truth_.world.violation(
+        fmt::format("split brain: {} acknowledges row {} after {} became writable",
+                    server.name(),
+                    row,
+                    newest_));
+  const auto holder = truth_.holder();
+  if (!holder.empty() && holder != server.name())
+    truth_.world.violation(
+        fmt::format("past its lease: {} acknowledges row {} while {} holds the lock",
+                    server.name(),
+                    row,
+                    holder));
+}
+
+// ---- PromotionChecker
+// ----------------------------------------------------------------------------
+
+void PromotionChecker::promotion_began(SimServer& server) {
+  if (!truth_.promises_hold()) return;
+  const auto view = parse_cluster(truth_.dcs.snapshot(truth_.scope), TimePoint{});
+  // Creating the cluster comes before there is a lock.
+  if (!view.initialize || !is_valid(SystemId(*view.initialize))) return;
+  if (SystemId(*view.initialize) != server.data().system_id)
+    truth_.world.violation(
+        fmt::format("foreign data: {} with system identifier {} is to lead cluster {}",
+                    server.name(),
+                    server.data().system_id.str(),
+                    *view.initialize));
+  const auto holder = view.leader ? view.leader->holder.str() : std::string("nobody");
+  if (holder != server.name())
+    truth_.world.violation(
+        fmt::format("promotion without the lock: {} while {} holds it", server.name(), holder));
+  const auto seen = std::max(view.timeline(), view.term.timeline);
+  if (server.data().timeline() < seen)
+    truth_.world.violation(
+        fmt::format("older timeline: {} is to lead from timeline {}, but the store has seen {}",
+                    server.name(),
+                    to_int(server.data().timeline()),
+                    to_int(seen)));
+}
+
+// ---- LostCommitChecker
+// ---------------------------------------------------------------------------
+
+void LostCommitChecker::acknowledged(SimServer&, std::uint64_t row) {
+  acknowledged_.push_back(row);
+  last_ = truth_.world.now();
+}
+
+void LostCommitChecker::became_writable(SimServer& server) {
+  std::set<std::uint64_t> there;
+  for (const auto& record : server.data().wal)
+    if (record.row != 0) there.insert(record.row);
+  std::uint64_t missing = 0;
+  std::uint64_t example = 0;
+  std::erase_if(acknowledged_, [&](std::uint64_t row) {
+    if (there.contains(row)) return false;
+    ++missing;
+    example = row;
+    return true;
+  });
+  lost_ += missing;
+  if (missing > 0 && (none_may_be_lost_ || expect_all_))
+    truth_.world.violation(fmt::format(
+        "lost commits: {} became the primary without {} acknowledged rows, row {} among them ({})",
+        server.name(),
+        missing,
+        example,
+        none_may_be_lost_ ? "every commit waited for all standbys" : "in a switchover"));
+  expect_all_ = false;
+}
+
+// ---- DivergenceChecker
+// ---------------------------------------------------------------------------
+
+void DivergenceChecker::diverged_unnoticed(SimServer& standby, SimServer& upstream) {
+  if (!told_.emplace(standby.name(), upstream.name()).second) return;
+  truth_.world.violation(
+      fmt::format("silent divergence: {} at {} on timeline {} follows {}, whose log of the same "
+                  "timeline differs",
+                  standby.name(),
+                  to_text(standby.data().end()),
+                  to_int(standby.data().timeline()),
+                  upstream.name()));
+}
+
+// ---- LeaseChecker
+// --------------------------------------------------------------------------------
+
+void LeaseChecker::after_step(NodeId node, const ha::Machine& machine, const SimGuard& guard) {
+  if (!truth_.promises_hold()) return;
+  const auto& facts = machine.facts();
+  if (facts.session.empty()) return;
+  const auto expires = truth_.dcs.session_expires(facts.session);
+  // A session that is gone has ended in time, or its end is among the broken promises.
+  if (!expires) return;
+  const auto& clock = truth_.world.clock(node);
+  const auto believed = clock.to_world(facts.session_valid_until);
+  if (believed > *expires + allowance_)
+    truth_.world.violation(fmt::format("lease: {} believes session {} until {} us after its end",
+                                       truth_.world.name(node),
+                                       facts.session.str(),
+                                       (believed - *expires).count() / 1000));
+  const auto deadline = guard.deadline();
+  if (!deadline || machine.memory().failsafe_until > facts.session_valid_until) return;
+  const auto ends = clock.to_world(*deadline) + guard.kill_max;
+  if (ends > *expires + allowance_ && machine.memory().reclaim_until < *deadline)
+    truth_.world.violation(
+        fmt::format("guard: the server of {} may live {} us longer than session {}",
+                    truth_.world.name(node),
+                    (ends - *expires).count() / 1000,
+                    facts.session.str()));
+}
+
+// ---- RequestChecker
+// ------------------------------------------------------------------------------
+
+std::uint64_t RequestChecker::asked(NodeId node) {
+  requests_.push_back({node, 0, false});
+  return requests_.size() - 1;
+}
+
+void RequestChecker::answered(std::uint64_t request, int status) {
+  auto& one = requests_.at(request);
+  ++answered_;
+  if (++one.answers > 1)
+    truth_.world.violation(
+        fmt::format("request {} was answered {} times, now with {}", request, one.answers, status));
+}
+
+void RequestChecker::agent_ended(NodeId node) {
+  for (auto& one : requests_)
+    if (one.node == node && one.answers == 0) one.void_ = true;
+}
+
+std::size_t RequestChecker::open() const noexcept {
+  return static_cast<std::size_t>(std::ranges::count_if(
+      requests_, [](const Request& one) { return one.answers == 0 && !one.void_; }));
+}
+
+void RequestChecker::check_all_answered() {
+  for (std::size_t i = 0; i < requests_.size(); ++i)
+    if (requests_[i].answers == 0 && !requests_[i].void_)
+      truth_.world.violation(fmt::format(
+          "request {} to {} was never answered", i, truth_.world.name(requests_[i].node)));
+}
+
+}  // namespace spilo::testing

@@ -1,0 +1,147 @@
+// Whole clusters of real supervisors: the stories that the random runs are made of, and proof that
+// the random runs find mistakes.
+#include "spilo/testing/sim_cluster.hpp"
+
+#include <doctest/doctest.h>
+
+#include "spilo/testing/sim_swarm.hpp"
+
+using namespace spilo;
+using namespace spilo::testing;
+using namespace std::chrono_literals;
+
+namespace {
+
+SimCluster::Options options(std::uint64_t seed) {
+  SimCluster::Options chosen;
+  chosen.seed = seed;
+  chosen.timing = Timing{.ttl = 10s, .loop_wait = 2s, .retry_timeout = 4s};
+  return chosen;
+}
+
+void check_clean(SimCluster& cluster) {
+  for (const auto& text : cluster.world().violations()) FAIL_CHECK(text);
+}
+
+// Waits until a host other than `before` leads.
+bool new_leader(SimCluster& cluster, std::size_t before, Duration at_most) {
+  return cluster.world().run_until(
+      [&] {
+        const auto leader = cluster.leader();
+        return leader && *leader != before;
+      },
+      at_most);
+}
+
+}  // namespace
+
+TEST_CASE("cluster: three empty nodes become one primary and two standbys") {
+  SimCluster cluster(options(1));
+  cluster.start_all();
+  CHECK_MESSAGE(cluster.run_until_healthy(30s), cluster.unhealthy());
+  const auto promotions = cluster.promotions();
+  cluster.world().run_for(60s);
+  CHECK(cluster.unhealthy().empty());
+  CHECK(cluster.promotions() == promotions);
+  CHECK(cluster.commits().acknowledged_count() > 300);
+  check_clean(cluster);
+}
+
+TEST_CASE("cluster: a frozen agent's server ends before another node leads, and rejoins") {
+  SimCluster cluster(options(2));
+  cluster.start_all();
+  REQUIRE(cluster.run_until_healthy(30s));
+  const auto old = *cluster.leader();
+  cluster.freeze_agent(old, 60s);
+  CHECK(new_leader(cluster, old, 20s));
+  CHECK(cluster.guard(old).fired() == 1);
+  CHECK(cluster.server(old).down());
+  cluster.world().run_for(60s);
+  CHECK_MESSAGE(cluster.run_until_healthy(30s), cluster.unhealthy());
+  check_clean(cluster);
+}
+
+TEST_CASE("cluster: without its guard a frozen agent's server goes on, and the checker says so") {
+  auto chosen = options(2);
+  chosen.no_guard = true;
+  SimCluster cluster(chosen);
+  cluster.start_all();
+  REQUIRE(cluster.run_until_healthy(30s));
+  cluster.freeze_agent(*cluster.leader(), 60s);
+  cluster.world().run_for(30s);
+  REQUIRE(!cluster.world().violations().empty());
+  CHECK(cluster.world().violations().front().find("while") != std::string::npos);
+}
+
+TEST_CASE("cluster: an agent that is killed and comes back in time adopts the running server") {
+  SimCluster cluster(options(3));
+  cluster.start_all();
+  REQUIRE(cluster.run_until_healthy(30s));
+  const auto old = *cluster.leader();
+  const auto promotions = cluster.promotions();
+  cluster.restart_after = 1s;
+  cluster.crash_agent(old);
+  cluster.world().run_for(60s);
+  CHECK(cluster.leader() == old);
+  CHECK(cluster.promotions() == promotions);
+  CHECK(cluster.guard(old).fired() == 0);
+  CHECK(cluster.unhealthy().empty());
+  check_clean(cluster);
+}
+
+TEST_CASE(
+    "cluster: a store outage shorter than the lease costs nothing, a longer one only writes") {
+  auto chosen = options(4);
+  chosen.failsafe = false;
+  SimCluster cluster(chosen);
+  cluster.start_all();
+  REQUIRE(cluster.run_until_healthy(30s));
+  const auto promotions = cluster.promotions();
+  cluster.dcs().set_down(SimDcs::Down::refusing);
+  cluster.world().run_for(3s);
+  cluster.dcs().set_down(SimDcs::Down::no);
+  cluster.world().run_for(30s);
+  CHECK(cluster.promotions() == promotions);
+  CHECK(cluster.unhealthy().empty());
+  cluster.dcs().set_down(SimDcs::Down::silent);
+  cluster.world().run_for(30s);
+  CHECK(!cluster.leader());
+  cluster.dcs().set_down(SimDcs::Down::no);
+  CHECK_MESSAGE(cluster.run_until_healthy(60s), cluster.unhealthy());
+  check_clean(cluster);
+}
+
+TEST_CASE("cluster: with failsafe a store outage of two minutes leaves the primary alone") {
+  SimCluster cluster(options(5));
+  cluster.start_all();
+  REQUIRE(cluster.run_until_healthy(30s));
+  cluster.world().run_for(10s);
+  const auto promotions = cluster.promotions();
+  cluster.dcs().set_down(SimDcs::Down::refusing);
+  cluster.world().run_for(2min);
+  cluster.dcs().set_down(SimDcs::Down::no);
+  CHECK_MESSAGE(cluster.run_until_healthy(60s), cluster.unhealthy());
+  CHECK(cluster.promotions() == promotions);
+  check_clean(cluster);
+}
+
+TEST_CASE("swarm: a seed decides everything") {
+  for (const std::uint64_t seed : {1, 2, 3}) {
+    const auto plan = draw_plan(seed, {}, Plant::none);
+    const auto first = run_swarm(plan);
+    CHECK(run_swarm(plan).hash == first.hash);
+    std::size_t lines = 0;
+    CHECK(run_swarm(plan, [&](std::string_view) { ++lines; }).hash == first.hash);
+    CHECK(lines > 1000);
+  }
+}
+
+TEST_CASE("swarm: some seeds, no violation") {
+  for (std::uint64_t seed = 1; seed <= 40; ++seed) {
+    const auto plan = draw_plan(seed, {}, Plant::none);
+    const auto report = run_swarm(plan);
+    if (!report.failed()) continue;
+    for (const auto& line : report.last_lines) MESSAGE(line);
+    FAIL_CHECK(plan.text() << ": " << report.violations.front());
+  }
+}
