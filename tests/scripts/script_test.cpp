@@ -167,7 +167,7 @@ class Script {
     PeerStatus peer;
     peer.node = NodeName(a.text("node"));
     peer.asked_at = now_;
-    peer.reachable = !a.has("down");
+    peer.reachable = peer.answered = !a.has("down");
     peer.problem = a.has("down") ? "connection refused" : "";
     peer.in_recovery = !a.has("primary");
     peer.timeline = TimelineId{static_cast<std::uint32_t>(a.number("tl", 2))};

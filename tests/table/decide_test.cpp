@@ -445,6 +445,16 @@ TEST_CASE("decide: the race") {
        },
        "acquire-lock",
        {}},
+      {"an agent whose server is down has answered too",
+       [](Case& c) {
+         c.nobody_leads();
+         c.memory.started_at = t0 - 1s;
+         c.unreachable("n2");
+         c.facts.peers[NodeName("n2")].answered = true;
+         c.answered("n3", 900);
+       },
+       "acquire-lock",
+       {"acquire-lock term=3"}},
       {"the lock makes a replica a primary",
        [](Case& c) { c.lead("n1", "s1"); },
        "promote",
@@ -453,7 +463,7 @@ TEST_CASE("decide: the race") {
        [](Case& c) {
          c.lead("n1", "s1");
          c.facts.guard_ready = false;
-         c.facts.guard_failed_at = t0 - 100ms;
+         c.facts.guard_tried_at = t0 - 100ms;
        },
        "promote",
        {}},

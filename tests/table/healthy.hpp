@@ -64,7 +64,7 @@ struct Case {
   PeerStatus& answered(const char* name, std::uint64_t lsn, TimePoint asked_at = t0) {
     auto& peer = facts.peers[NodeName(name)];
     peer.node = NodeName(name);
-    peer.reachable = true;
+    peer.reachable = peer.answered = true;
     peer.timeline = TimelineId{2};
     peer.lsn = Lsn{lsn};
     peer.asked_at = asked_at;

@@ -263,8 +263,8 @@ void gather(Plan& plan) {
     plan.wake_at(f.cluster->read_started + std::max(reread_after, plan.t.loop_wait));
   }
   if (!f.guard_ready) {
-    const auto again = f.guard_failed_at + 1s;
-    if (f.guard_failed_at == TimePoint{} || plan.now >= again) {
+    const auto again = f.guard_tried_at + 1s;
+    if (f.guard_tried_at == TimePoint{} || plan.now >= again) {
       plan.emit_once(InFlight::guard, EnsureGuard{});
     } else {
       plan.wake_at(again);

@@ -212,7 +212,6 @@ class Fold {
     f_.in_flight.erase(InFlight::guard);
     f_.guard_ready = event.ready;
     f_.guard_problem = std::move(event.problem);
-    if (!event.ready) f_.guard_failed_at = f_.now;
   }
 
  private:
@@ -284,6 +283,7 @@ void Machine::mark_started(const std::vector<Effect>& effects) {
       facts_.in_flight.insert(InFlight::slots);
     } else if (std::holds_alternative<EnsureGuard>(effect)) {
       facts_.in_flight.insert(InFlight::guard);
+      facts_.guard_tried_at = facts_.now;
     } else if (const auto* start = std::get_if<StartTask>(&effect)) {
       facts_.task = RunningTask{.id = start->id, .task = start->task, .started = facts_.now};
     } else if (std::holds_alternative<KillServer>(effect)) {

@@ -120,7 +120,7 @@ bool everybody_answered(const Plan& plan, const Probes& probes, NodeName& missin
     const auto& name = entry.first;  // clang 14 can't capture a structured binding
     if (name == plan.id.node) continue;
     const bool answered = std::ranges::any_of(probes.answers, [&](const PeerStatus* peer) {
-      return peer->node == name && peer->reachable;
+      return peer->node == name && peer->answered;
     });
     if (!answered) {
       missing = name;

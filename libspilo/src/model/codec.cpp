@@ -363,6 +363,8 @@ PeerStatus parse_peer_status(NodeName node, std::string_view body) {
     out.problem = "its answer is " + parsed.error().detail();
     return out;
   }
+  const auto said = parsed->get_string("role");
+  out.answered = parsed->is_object() && said != "primary" && said != "master" && said != "promoted";
   const auto* wal = parsed->find("wal");
   if (wal == nullptr || empty_object(*wal)) wal = parsed->find("xlog");
   if (wal == nullptr || !wal->is_object()) {

@@ -113,8 +113,11 @@ struct Supervisor::Impl : std::enable_shared_from_this<Supervisor::Impl> {
     const auto result =
         *deadline == TimePoint{} ? ports.guard.stand_down() : ports.guard.hold_until(*deadline);
     if (result.has_error()) {
+      // Once for each deadline: a new guard is told of it anew.
+      guarded = *deadline;
+      if (*deadline == TimePoint{}) return;  // nothing to guard, and nobody to tell
       logger.error("guard: {}", result.error().text());
-      if (*deadline != TimePoint{}) post(ha::GuardDied{});
+      post(ha::GuardDied{});
       return;
     }
     if (*deadline == TimePoint{}) {

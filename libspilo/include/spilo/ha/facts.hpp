@@ -125,7 +125,7 @@ struct Facts {
   // The guard.
   bool guard_ready = false;  // a guard process watches, or is not wanted
   std::string guard_problem;
-  TimePoint guard_failed_at{};
+  TimePoint guard_tried_at{};  // tries are paced, however they end
 
   // The others.
   std::map<NodeName, PeerStatus> peers;                 // last answers

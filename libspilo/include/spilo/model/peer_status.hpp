@@ -13,6 +13,7 @@ struct PeerStatus {
   NodeName node;
   bool reachable =
       false;  // it answered with an `xlog` object; a server that is down counts as unreachable
+  bool answered = false;  // its agent answered, and does not say that it leads: also when its server is down
   bool in_recovery = true;
   bool nofailover = false;
   bool watchdog_failed = false;
