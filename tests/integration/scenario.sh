@@ -64,6 +64,9 @@ start_cluster() {
   cluster_start
   writer_start
   settle
+  # An agent that has just started asks everybody before it leads, for a ttl: it may have forgotten a
+  # promise to a leader without a store.
+  sleep $((TTL + 1))
   find_leader
 }
 no_secrets() {

@@ -302,10 +302,18 @@ Async<int> Node::run() {
   const auto impl = impl_;
   co_await boost::asio::this_coro::throw_if_cancelled(false);
   auto status = co_await impl->live();
-  // The parts end here, with the loop still running: some of them say goodbye to others.
+  // The parts end here and not with the node, because they watch processes and files: an io_context
+  // would never run out of work.
   impl->server.reset();
   impl->api.reset();
   impl->supervisor.reset();
+  impl->operations.reset();
+  impl->peers.reset();
+  impl->watchdog.reset();
+  impl->guard.reset();
+  impl->postgres.reset();
+  impl->cluster_store.reset();
+  impl->store.reset();
   co_return status;
 }
 

@@ -28,8 +28,8 @@ class DeviceWatchdog final : public Watchdog {
   DeviceWatchdog& operator=(const DeviceWatchdog&) = delete;
 
   // Opens the device and sets its timeout; again with other figures moves the timeout. Success
-  // without a device when the mode is off, or automatic and the device can't be used (told once in
-  // the log, as a warning).
+  // without a device when the mode is off, or automatic and there is none, or it can't be used
+  // (told once in the log, as a warning).
   //   invalid_argument  the timeout (ttl less safety_margin) is below loop_wait
   //   unavailable       the device can't be opened, or refuses the timeout
   // In mode required both leave the watchdog inactive.
