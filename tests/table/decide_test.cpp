@@ -673,9 +673,31 @@ TEST_CASE("decide: an empty data directory") {
          c.cluster().leader.reset();
          c.cluster().initialize = "";
          c.memory.bootstrapped_here = true;
+         c.memory.claim_session = SessionId("s1");
        },
        "bootstrap",
        {"start-task bootstrap"}},
+      {"whose claim has expired creates nothing",
+       [&](Case& c) {
+         empty(c);
+         c.cluster().leader.reset();
+         c.cluster().initialize = "";
+         c.memory.bootstrapped_here = true;
+         c.memory.claim_session = SessionId("s0");
+       },
+       "bootstrap",
+       {}},
+      {"a server that was created under an expired claim ends",
+       [](Case& c) {
+         c.i_lead();
+         c.cluster().leader.reset();
+         c.cluster().initialize = "";
+         c.memory.was_primary = false;
+         c.memory.bootstrapped_here = true;
+         c.memory.claim_session = SessionId("s0");
+       },
+       "lease-over",
+       {"kill-server: the lease is over"}},
       {"the others wait",
        [&](Case& c) {
          empty(c);
@@ -715,6 +737,7 @@ TEST_CASE("decide: an empty data directory") {
          c.memory = ha::Memory{};
          c.memory.started_at = t0 - 5s;
          c.memory.bootstrapped_here = true;
+         c.memory.claim_session = SessionId("s1");
          c.memory.config_applied = {11, 11};
          c.memory.slots_wanted = {"n2", "n3"};
          c.memory.last_callback_role = "primary";

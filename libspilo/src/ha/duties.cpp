@@ -211,10 +211,12 @@ void keep_slots(Plan& plan) {
 
 void keep_config(Plan& plan) {
   const auto& cluster = *plan.cluster;
-  if (cluster.config && plan.mem.config_applied != cluster.config_version) {
+  // A running server gets it by a reload, which waits for the task that is running or about to.
+  const bool postponed = plan.node->running() && plan.task_expected();
+  if (cluster.config && plan.mem.config_applied != cluster.config_version && !postponed) {
     plan.emit(Configure{*cluster.config});
     plan.mem.config_applied = cluster.config_version;
-    if (plan.node->running() && !plan.f.task)
+    if (plan.node->running())
       plan.start(Task{.kind = TaskKind::reload, .reason = "the cluster's configuration changed"});
   }
   if (plan.lock_held && cluster.config_version == dcs::Version{} &&

@@ -58,6 +58,10 @@ class Fold {
       f_.cluster_stale = true;
       if (f_.cluster) return;
     }
+    // The server that we were creating has ended with our claim: it is a data directory like any other now.
+    if (m_.bootstrapped_here && f_.session != m_.claim_session && !f_.task && f_.node &&
+        f_.node->down())
+      m_.bootstrapped_here = false;
     const bool held = f_.cluster && f_.cluster->leader && f_.cluster->leader->holder == id_.node;
     if (held && !view.leader) may_reclaim();
     if (view.leader) {
@@ -166,7 +170,10 @@ class Fold {
         m_.status_at = f_.now;
         break;
       case InFlight::initialize:
-        if (event.value.empty()) m_.bootstrapped_here = true;
+        if (event.value.empty()) {
+          m_.bootstrapped_here = true;
+          m_.claim_session = event.session;
+        }
         f_.cluster_stale = true;
         break;
       default:

@@ -63,7 +63,12 @@ TimePoint safe_until(const Identity& identity, const Facts& facts, const Memory&
 std::optional<TimePoint> guard_deadline(const Identity& identity,
                                         const Facts& facts,
                                         const Memory& memory) noexcept {
-  if (is_paused(facts) || creating_cluster(identity, facts, memory)) return TimePoint{};
+  if (is_paused(facts)) return TimePoint{};
+  if (creating_cluster(identity, facts, memory)) {
+    // The claim's session stands in for the lease: once it is over, somebody else may create the cluster.
+    if (facts.session != memory.claim_session) return TimePoint(Duration(1));
+    return facts.session_valid_until - margin(identity, facts);
+  }
   if (!facts.node) return std::nullopt;
   const bool lock_mine =
       facts.cluster && facts.cluster->leader && facts.cluster->leader->holder == identity.node;
@@ -109,7 +114,7 @@ void Plan::emit_once(InFlight kind, Effect effect) {
 }
 
 void Plan::start(Task task) {
-  if (f.task) return;  // at most one
+  if (task_expected()) return;  // at most one
   mem.last_task_id = TaskId{static_cast<std::uint64_t>(mem.last_task_id) + 1};
   emit(StartTask{.id = mem.last_task_id, .task = std::move(task)});
 }

@@ -75,6 +75,12 @@ struct Plan {
     emit(Reply{.request = request, .status = status, .text = std::move(text)});
   }
   void start(Task task);
+  // A task runs, or this decision starts one.
+  bool task_expected() const {
+    return f.task || std::ranges::any_of(effects, [](const Effect& effect) {
+             return std::holds_alternative<StartTask>(effect);
+           });
+  }
   void kill(std::string why);
   template <class... Args>
   bool say(fmt::format_string<Args...> text, Args&&... args) {

@@ -63,12 +63,17 @@ bool clone(Plan& plan) {
                   source.name.str());
 }
 
+bool claim_is_ours(const Plan& plan) {
+  return !plan.f.session.empty() && plan.f.session == plan.mem.claim_session;
+}
+
 bool give_up_bootstrap(Plan& plan) {
   const auto& last = plan.f.last_task;
   if (!plan.mem.bootstrapped_here || plan.lock_mine || !last || !last->failure ||
       last->task.kind != TaskKind::bootstrap)
     return false;
-  if (plan.cluster->initialize && plan.cluster->initialize->empty()) {
+  // Only our own claim: another node's looks the same.
+  if (plan.cluster->initialize && plan.cluster->initialize->empty() && claim_is_ours(plan)) {
     plan.emit_once(InFlight::initialize,
                    EraseKey{.kind = InFlight::initialize,
                             .key = keys::initialize,
@@ -82,6 +87,12 @@ bool give_up_bootstrap(Plan& plan) {
 
 bool bootstrap(Plan& plan) {
   if (!empty(plan) || !plan.mem.bootstrapped_here) return false;
+  if (!claim_is_ours(plan) || !plan.deadline || plan.now >= *plan.deadline) {
+    plan.mem.bootstrapped_here = false;
+    return plan.say("our claim to create the cluster has expired");
+  }
+  if (!plan.f.guard_ready)
+    return plan.say("not creating the cluster yet, the guard is not ready: {}", plan.f.guard_problem);
   plan.start(
       Task{.kind = TaskKind::bootstrap, .reason = "this node won the race to create the cluster"});
   return plan.say("trying to bootstrap a new cluster");

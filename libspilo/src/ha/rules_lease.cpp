@@ -10,8 +10,7 @@ namespace {
 // ---- safety ------------------------------------------------------------------------------------
 
 bool lock_taken(Plan& plan) {
-  if (!plan.leader_other || !plan.writable || plan.paused || plan.mem.bootstrapped_here)
-    return false;
+  if (!plan.leader_other || !plan.writable || plan.paused) return false;
   plan.kill("another node leads");
   return plan.say(
       "ending PostgreSQL at once: {} holds the lock, and this server is still a primary",

@@ -245,10 +245,12 @@ struct Supervisor::Impl : std::enable_shared_from_this<Supervisor::Impl> {
   void perform(const ha::WriteKey& e) { start(write_key(e, within(patience()))); }
   awaitable<void> write_key(ha::WriteKey order, TimePoint deadline) {
     const auto binding = order.session_bound ? dcs::Binding::session : dcs::Binding::permanent;
+    SessionId session;
+    if (order.session_bound) session = machine.facts().session;
     auto result = co_await cluster_store.write(
         order.key, order.value, order.at, order.fence, deadline, binding);
     if (result.has_value()) {
-      post(ha::Written{order.kind, std::move(order.value), {}, *result});
+      post(ha::Written{order.kind, std::move(order.value), std::move(session), *result});
     } else {
       post(ha::WriteFailed{order.kind, result.error()});
     }

@@ -180,6 +180,7 @@ struct Memory {
   TimePoint attempt_not_before{};   // back-off after a failed start, clone or rejoin
   int attempt_failures = 0;
   bool bootstrapped_here = false;  // this node won `initialize` and has not finished
+  SessionId claim_session;         // the session that its claim is bound to
   dcs::Version config_applied;     // version of `config` that the server runs with
 
   // What we have written.
