@@ -472,7 +472,9 @@ void SimServer::kill(std::string_view why) {
 void SimServer::hang(Duration how_long) {
   if (down()) return;
   hung_ = true;
-  later(how_long, [this] { hung_ = false; });
+  world_.after(how_long, [this, round = ++hang_round_] {
+    if (hang_round_ == round) hung_ = false;
+  });
 }
 
 void SimServer::lose_data() {

@@ -173,6 +173,7 @@ class SimServer {
   NodeView::Process process_ = NodeView::Process::stopped;
   bool in_recovery_ = true;
   bool hung_ = false;
+  std::uint64_t hang_round_ = 0;
   std::uint64_t epoch_ = 0;  // grows whenever the process changes: what was begun before is void
   std::uint64_t pid_ = 0;
   bool writable_announced_ = false;
