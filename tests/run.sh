@@ -62,9 +62,5 @@ if [ "$quick" = 0 ]; then
   build asan sanitized_tests
   stage "tests: AddressSanitizer and UBSan"
   ctest --preset asan -j "$jobs" -L sanitized
-  stage "build: ThreadSanitizer over the supervisor"
-  build tsan threaded_tests
-  stage "tests: ThreadSanitizer"
-  ctest --preset tsan -j "$jobs" -L threaded
 fi
 stage "all passed"
