@@ -1,19 +1,27 @@
 # Sourced by quickstart.sh and by the integration tests: a cluster of spilod nodes on this machine.
 #
-# Before: BIN (where spilod, spilo-guard and spilo-writer are), STORE (sqlite or etcd).
+# Before: BIN (where spilod, spilo-guard and spilo-writer are), STORE (a file of that name in stores/).
 # After cluster_create: WORK (everything lies below it), NODES, REST_PORT[n], PG_PORT[n], SPILOD[n].
 # Everything runs as an unprivileged user, because PostgreSQL refuses root. Nothing outlives
 # cluster_destroy; processes are ended by their own ids.
+#
+# stores/NAME.sh tells all that is special about a store:
+#   store_title       what a human calls it                    store_packages=()   Debian packages of its server
+#   store_section     prints its section of a node's YAML      store_ttl           the least ttl it can keep, if above 5 s
+# and, if there is a server to run, which has STORE_PORT, STORE_PORT2 and STORE_PORT3 for itself and writes below $WORK only:
+#   store_run         becomes the server (exec, in a subshell, as the unprivileged user; its data survives a restart)
+#   store_ready       whether the server answers
 
 PG_BIN=${PG_BIN:-/usr/lib/postgresql/15/bin}
 SUPERUSER_PASSWORD=${SUPERUSER_PASSWORD:-seKret-of-postgres}
 REPLICATION_PASSWORD=${REPLICATION_PASSWORD:-seKret-of-replicator}
-TTL=${TTL:-5}
+source "$(dirname "${BASH_SOURCE[0]}")/stores/$STORE.sh"
+TTL=${TTL:-${store_ttl:-5}}
 LOOP_WAIT=${LOOP_WAIT:-1}
 RETRY_TIMEOUT=${RETRY_TIMEOUT:-2}
 declare -A REST_PORT PG_PORT SPILOD
 NODES=()
-ETCD_PID=
+STORE_PID=
 WRITER_PID=
 
 say() { printf '%s\n' "$*"; }
@@ -71,20 +79,19 @@ has_status() { HTTP_PATIENCE=2 http GET "$1" "$2" && [ "$HTTP_STATUS" = 200 ]; }
 
 # ---- the store ----------------------------------------------------------------------------------
 
+store_has_server() { declare -F store_run >/dev/null; }
 store_start() {
-  [ "$STORE" = etcd ] || return 0
-  (become etcd --name e1 --data-dir "$WORK/etcd" --listen-client-urls "http://127.0.0.1:$ETCD_PORT" \
-    --advertise-client-urls "http://127.0.0.1:$ETCD_PORT" --listen-peer-urls "http://127.0.0.1:$ETCD_PEER_PORT" \
-    --initial-advertise-peer-urls "http://127.0.0.1:$ETCD_PEER_PORT" \
-    --initial-cluster "e1=http://127.0.0.1:$ETCD_PEER_PORT" >>"$WORK/etcd.log" 2>&1) &
-  ETCD_PID=$!
+  store_has_server || return 0
+  (store_run >>"$WORK/store.log" 2>&1 </dev/null) &
+  STORE_PID=$!
   disown $!
-  wait_for 20 has_status "$ETCD_PORT" /health || die "etcd did not start; see $WORK/etcd.log"
+  wait_for 60 store_ready || die "$store_title did not start; see $WORK/store.log"
 }
-store_stop() {
-  [ -z "$ETCD_PID" ] || kill -9 "$ETCD_PID" 2>/dev/null
-  [ -z "$ETCD_PID" ] || wait_for 10 bash -c "! kill -0 $ETCD_PID 2>/dev/null"
-  ETCD_PID=
+store_stop() { # as in a crash
+  [ -n "$STORE_PID" ] || return 0
+  kill -9 "$STORE_PID" 2>/dev/null
+  wait_for 10 bash -c "! kill -0 $STORE_PID 2>/dev/null"
+  STORE_PID=
 }
 
 # ---- nodes --------------------------------------------------------------------------------------
@@ -97,7 +104,7 @@ name: $node
 restapi:
   listen: 127.0.0.1:${REST_PORT[$node]}
   connect_address: 127.0.0.1:${REST_PORT[$node]}
-$(if [ "$STORE" = etcd ]; then echo "etcd3: {host: '127.0.0.1:$ETCD_PORT'}"; else echo "sqlite: {path: $WORK/store.db}"; fi)
+$(store_section)
 bootstrap:
   dcs:
     ttl: $TTL
@@ -183,8 +190,9 @@ cluster_create() { # cluster_create NODE…
   chmod 755 "$WORK"
   NODES=("$@")
   if [ "$(id -u)" = 0 ]; then chown postgres: "$WORK"; fi
-  free_port ETCD_PORT
-  free_port ETCD_PEER_PORT
+  free_port STORE_PORT
+  free_port STORE_PORT2
+  free_port STORE_PORT3
   local node port
   for node in "${NODES[@]}"; do
     free_port port && REST_PORT[$node]=$port

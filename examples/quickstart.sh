@@ -3,10 +3,11 @@
 # installs what is missing, builds, starts three PostgreSQL nodes, keeps a client writing, switches
 # over, kills a primary, kills another primary's agent, and tells what the client noticed.
 #
-#   examples/quickstart.sh [--store sqlite|etcd] [--keep] [--build DIRECTORY]
+#   examples/quickstart.sh [--store NAME] [--keep] [--build DIRECTORY]
 #
-# sqlite (the default) is the embedded store: nothing else to run. --keep leaves the cluster up and
-# prints how to connect. --build uses programs that are already built (DIRECTORY/bin).
+# A store is a file in examples/stores; sqlite (the default) is the embedded one: nothing else to run.
+# --keep leaves the cluster up and prints how to connect. --build uses programs that are already
+# built (DIRECTORY/bin).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,21 +17,21 @@ while [ $# -gt 0 ]; do
     --store) STORE=${2:-}; shift ;;
     --keep) keep=1 ;;
     --build) build=${2:-}; shift ;;
-    -h|--help) sed -n '2,9p' "$0" | cut -c3-; exit 0 ;;
+    -h|--help) sed -n '2,10p' "$0" | cut -c3-; exit 0 ;;
     *) echo "quickstart.sh: unknown argument '$1'; see --help" >&2; exit 2 ;;
   esac
   shift
 done
-case "$STORE" in
-  sqlite|etcd) ;;
-  *) echo "quickstart.sh: --store is sqlite or etcd, not '$STORE'" >&2; exit 2 ;;
-esac
+stores=$(cd examples/stores && echo *.sh)
+[ -f "examples/stores/$STORE.sh" ] ||
+  { echo "quickstart.sh: there is no store '$STORE', only: ${stores//.sh/}" >&2; exit 2; }
 
 title() { printf '\n== %s\n' "$*"; }
 
 title "packages"
 source tests/support/install.sh
-install_packages "${build_packages[@]}"
+source "examples/stores/$STORE.sh"
+install_packages "${build_packages[@]}" "${store_packages[@]}"
 echo "all there"
 
 if [ -z "$build" ]; then
@@ -66,7 +67,7 @@ trap 'exit 130' INT TERM
 
 ctl() { as_user "$BIN/spiloctl" -c "$WORK/n1.yml" "$@"; }
 
-title "three nodes on the ${STORE/sqlite/embedded} store"
+title "three nodes on $store_title"
 cluster_create n1 n2 n3
 cluster_start
 ctl list
@@ -133,6 +134,6 @@ The cluster stays up, in $WORK. The primary is $LEADER:
   $BIN/spiloctl -c $WORK/n1.yml list
   curl http://127.0.0.1:${REST_PORT[$LEADER]}/cluster
 To end it:
-  kill ${SPILOD[*]}${ETCD_PID:+ $ETCD_PID}; rm -rf $WORK
+  kill ${SPILOD[*]}${STORE_PID:+ $STORE_PID}; rm -rf $WORK
 TEXT
 fi
