@@ -86,6 +86,11 @@ TEST_CASE("clone, stream, switch over, follow, rejoin without a copy") {
   auto view = b.observe();
   CHECK(view.accepts_writes());
   CHECK(to_int(view.timeline) == 2);
+  REQUIRE(view.history.size() == 1);
+  CHECK(to_int(view.history[0].timeline) == 1);
+  CHECK(view.history[0].switch_lsn >= down.checkpoint_end);
+  CHECK(view.history[0].reason == "no recovery target specified");
+  CHECK(view.history[0].timestamp.size() > 20);
   CHECK(b.observe_until([](const NodeView& v) { return to_int(v.control_timeline) == 2; }));
 
   REQUIRE_OK(c.perform(ha::TaskKind::follow, b));

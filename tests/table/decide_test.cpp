@@ -677,6 +677,18 @@ TEST_CASE("decide: an empty data directory") {
        },
        "bootstrap",
        {"start-task bootstrap"}},
+      {"with the parameters that the cluster is to have",
+       [&](Case& c) {
+         empty(c);
+         c.cluster().leader.reset();
+         c.cluster().initialize = "";
+         c.memory.bootstrapped_here = true;
+         c.memory.claim_session = SessionId("s1");
+         c.id.bootstrap_dcs = json::Value::object();
+         c.id.bootstrap_dcs.set("ttl", 20);
+       },
+       "bootstrap",
+       {"configure", "start-task bootstrap"}},
       {"whose claim has expired creates nothing",
        [&](Case& c) {
          empty(c);
@@ -840,6 +852,23 @@ TEST_CASE("decide: operators' requests") {
        [&](Case& c) { ask(c, Kind::reinitialize); },
        "reinitialize",
        {"start-task rejoin upstream=n2 force"}},
+      {"a forced one takes the place of other work",
+       [&](Case& c) {
+         ask(c, Kind::reinitialize);
+         c.facts.requests[0].force = true;
+         c.task(TaskKind::rejoin);
+       },
+       "task-running",
+       {"cancel-task"}},
+      {"but not of its own",
+       [&](Case& c) {
+         ask(c, Kind::reinitialize);
+         c.facts.requests[0].force = true;
+         c.memory.serving = c.facts.requests[0];
+         c.task(TaskKind::rejoin);
+       },
+       "task-running",
+       {}},
       {"the leader is not reinitialized",
        [&](Case& c) {
          c.i_lead();
@@ -876,6 +905,60 @@ TEST_CASE(
   c.lead("n1", "s0");
   c.memory.was_primary = false;
   CHECK(ha::guard_deadline(c.id, c.facts, c.memory) == std::nullopt);
+}
+
+TEST_CASE("books: what a leader keeps in the store beside its lock") {
+  check({
+      {"a new timeline goes into the history, with the name of who began it",
+       [](Case& c) {
+         c.i_lead();
+         c.node().timeline = TimelineId{3};
+         c.node().history = {HistoryLine{.timeline = TimelineId{1}, .switch_lsn = Lsn{5}},
+                             HistoryLine{.timeline = TimelineId{2},
+                                         .switch_lsn = Lsn{900},
+                                         .reason = "no recovery target specified",
+                                         .timestamp = "2026-01-02T03:04:05+00:00"}};
+       },
+       "keep-lock",
+       {"write "
+        "history=[[1,5,\"\"],[2,900,\"no recovery target specified\",\"2026-01-02T03:04:05+00:00\","
+        "\"n1\"]] fenced"}},
+      {"a cluster that was never promoted has none",
+       [](Case& c) {
+         c.i_lead();
+         c.node().timeline = TimelineId{1};
+       },
+       "keep-lock",
+       {"write history=[] fenced"}},
+      {"a store that has lost the configuration gets the one that is in force",
+       [](Case& c) {
+         c.i_lead();
+         c.config().document = json::Value::object();
+         c.config().document.set("ttl", 20);
+         c.cluster().config_version = dcs::Version{};
+       },
+       "keep-lock",
+       {"write config={\"ttl\":20} fenced"}},
+  });
+}
+
+TEST_CASE("machine: the last good configuration stays in force") {
+  auto c = healthy();
+  ha::Machine machine(c.id);
+  const auto read = [&](std::optional<int> loop_wait) {
+    auto view = *c.facts.cluster;
+    view.config.reset();
+    if (loop_wait) {
+      view.config = DynamicConfig{};
+      view.config->timing.loop_wait = std::chrono::seconds(*loop_wait);
+    }
+    view.read_started = t0;
+    machine.step(t0, WallTime{}, ha::ClusterRead{view});
+    return ha::timing(machine.identity(), machine.facts()).loop_wait;
+  };
+  CHECK(read(7) == 7s);
+  CHECK(read(std::nullopt) == 7s);
+  CHECK(read(3) == 3s);
 }
 
 TEST_CASE("rules: every name is unique and has a sentence") {

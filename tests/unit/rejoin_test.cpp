@@ -194,6 +194,12 @@ TEST_CASE("rejoin: timeline history files") {
   CHECK(history ==
         std::vector<TimelineEnd>{{TimelineId{1}, Lsn{0x1078}}, {TimelineId{2}, Lsn{0x1000000A0}}});
   CHECK(parse_timeline_history("").empty());
+  const auto lines = parse_history_lines("1\t0/1078\tno recovery target specified \n2\t0/2000\n");
+  REQUIRE(lines.size() == 2);
+  CHECK(lines[0].reason == "no recovery target specified");
+  CHECK(lines[0].switch_lsn == Lsn{0x1078});
+  CHECK(lines[1].timeline == TimelineId{2});
+  CHECK(lines[1].reason.empty());
 }
 
 TEST_CASE("control file: checksum, and the end of a checkpoint record across pages") {

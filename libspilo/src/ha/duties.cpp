@@ -143,6 +143,15 @@ void keep_status(Plan& plan) {
 void keep_history(Plan& plan) {
   const auto& lines = plan.node->history;
   const auto& known = plan.cluster->history;
+  if (plan.node->timeline == TimelineId{1} && known && !known->empty()) {
+    // What stands there is another cluster's: this one has never been promoted.
+    plan.emit_once(InFlight::history,
+                   WriteKey{.kind = InFlight::history,
+                            .key = keys::history,
+                            .value = codec::dump_history({}),
+                            .fence = plan.cluster->leader});
+    return;
+  }
   if (plan.node->timeline <= TimelineId{1} || lines.empty()) return;
   if (known && !known->empty() && known->back().timeline == lines.back().timeline &&
       known->back().switch_lsn == lines.back().switch_lsn)
@@ -213,15 +222,17 @@ void keep_config(Plan& plan) {
   const auto& cluster = *plan.cluster;
   // A running server gets it by a reload, which waits for the task that is running or about to.
   const bool postponed = plan.node->running() && plan.task_expected();
-  if (cluster.config && plan.mem.config_applied != cluster.config_version && !postponed) {
+  const bool stored = cluster.config_version != dcs::Version{};
+  if (cluster.config && stored && plan.mem.config_applied != cluster.config_version && !postponed) {
     plan.emit(Configure{*cluster.config});
     plan.mem.config_applied = cluster.config_version;
     if (plan.node->running())
       plan.start(Task{.kind = TaskKind::reload, .reason = "the cluster's configuration changed"});
   }
-  if (plan.lock_held && cluster.config_version == dcs::Version{} &&
-      !plan.id.bootstrap_dcs.is_null())
-    write(plan, InFlight::config, keys::config, json::dump(plan.id.bootstrap_dcs), {});
+  // A new cluster begins with what its creator's file says; one whose store was emptied goes on with what it had.
+  const auto& document = cluster.config ? cluster.config->document : plan.id.bootstrap_dcs;
+  if (plan.lock_held && !stored && !document.is_null())
+    write(plan, InFlight::config, keys::config, json::dump(document), {});
 }
 
 void keep_initialize(Plan& plan) {

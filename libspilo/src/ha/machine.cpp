@@ -78,6 +78,8 @@ class Fold {
       m_.request_seen_at = f_.now;
     }
     m_.request_version = view.failover.version;
+    // A store that has lost the configuration, or holds one that can't be read: the last good one stays in force.
+    if (!view.config && f_.cluster) view.config = std::move(f_.cluster->config);
     f_.cluster = std::move(view);
   }
   void operator()(ReadFailed& event) {

@@ -93,6 +93,9 @@ bool bootstrap(Plan& plan) {
   }
   if (!plan.f.guard_ready)
     return plan.say("not creating the cluster yet, the guard is not ready: {}", plan.f.guard_problem);
+  // The first start already runs with the parameters that the cluster is to have.
+  if (auto config = parse_dynamic_config(plan.id.bootstrap_dcs); config && !plan.id.bootstrap_dcs.is_null())
+    plan.emit(Configure{std::move(*config)});
   plan.start(
       Task{.kind = TaskKind::bootstrap, .reason = "this node won the race to create the cluster"});
   return plan.say("trying to bootstrap a new cluster");

@@ -86,7 +86,8 @@ bool task_running(Plan& plan) {
   const auto& running = *plan.f.task;
   // A forced reinitialize takes the place of whatever replica work is going on.
   for (const auto& request : plan.f.requests)
-    if (request.kind == Kind::reinitialize && request.force && !refusal(plan, request)) {
+    if (request.kind == Kind::reinitialize && request.force && !refusal(plan, request) &&
+        !(plan.mem.serving && plan.mem.serving->id == request.id)) {
       plan.emit(CancelTask{running.id});
       return plan.say("cancelling {} to reinitialize", to_text(running.task.kind));
     }

@@ -95,6 +95,7 @@ struct PgController::Impl : std::enable_shared_from_this<PgController::Impl> {
   Async<void> ask_server(NodeView* view, const PostmasterFile& file, TimePoint deadline);
   Async<void> ask_connection(Connection* connection, NodeView* view, TimePoint deadline);
   void take_answer(const Rows& rows, NodeView& view, bool with_settings);
+  const std::vector<HistoryLine>& timeline_history(TimelineId line);
   void take_settings(std::string_view text);
   void without_answer(NodeView& view, const PostmasterFile& file, const Error& error);
   void start_probe(const PostmasterFile& file);
@@ -219,6 +220,8 @@ struct PgController::Impl : std::enable_shared_from_this<PgController::Impl> {
   std::string validated;                       // configuration that PostgreSQL accepted
   std::string seen_conninfo;
   std::string seen_slot;
+  TimelineId history_of{};
+  std::vector<HistoryLine> history_lines;  // the lines of that timeline's history file
   TimePoint settings_read_at{};
   bool settings_stale = true;
   json::Value pending_reasons;

@@ -9,6 +9,7 @@
 
 #include "impl.hpp"
 #include "spilo/guard/end_server.hpp"
+#include "spilo/model/codec.hpp"
 
 namespace spilo::pg {
 using namespace std::chrono_literals;
@@ -119,6 +120,15 @@ bool is_stopped_process(pid_t pid) {
   if (text.has_error()) return false;
   const auto end = text->rfind(')');
   return end != std::string::npos && end + 2 < text->size() && (*text)[end + 2] == 'T';
+}
+
+// When a file was last written, as the key `history` tells times; empty when that can't be known.
+std::string written_at(const std::string& path) {
+  struct stat info {};
+  if (::stat(path.c_str(), &info) != 0) return {};
+  const auto since = std::chrono::seconds(info.st_mtim.tv_sec) +
+                     std::chrono::milliseconds(info.st_mtim.tv_nsec / 1'000'000);
+  return codec::dump_wall_time(WallTime(since));
 }
 
 std::string first_foreign_entry(const std::string& path) {
@@ -400,10 +410,26 @@ void PgController::Impl::take_answer(const Rows& rows, NodeView& view, bool with
     view.timeline =
         TimelineId{static_cast<std::uint32_t>(to_number(rows.text(0, Column::timeline)))};
     wal_receiver.stop();
+    view.history = timeline_history(view.timeline);
   }
   if (with_settings) take_settings(rows.text(0, Column::settings_json));
   view.pending_restart = pending_restart;
   view.pending_restart_reason = pending_reasons;
+}
+
+// The file is written once, at the promotion, and never changed: read it once too.
+const std::vector<HistoryLine>& PgController::Impl::timeline_history(TimelineId line) {
+  if (line == history_of) return history_lines;
+  history_lines.clear();
+  if (to_int(line) > 1) {
+    const auto path = fmt::format("{}/pg_wal/{:08X}.history", options.data_dir, to_int(line));
+    const auto text = read_file(path);
+    if (text.has_error()) return history_lines;  // not yet, or no more: asked again
+    history_lines = parse_history_lines(*text);
+    if (!history_lines.empty()) history_lines.back().timestamp = written_at(path);
+  }
+  history_of = line;
+  return history_lines;
 }
 
 // What would be different after a restart: PostgreSQL's own opinion, and the parameters of the

@@ -105,6 +105,13 @@ std::string_view to_text(RejoinStep step) noexcept {
 
 std::vector<TimelineEnd> parse_timeline_history(std::string_view text) {
   std::vector<TimelineEnd> out;
+  for (const auto& line : parse_history_lines(text))
+    out.push_back(TimelineEnd{line.timeline, line.switch_lsn});
+  return out;
+}
+
+std::vector<HistoryLine> parse_history_lines(std::string_view text) {
+  std::vector<HistoryLine> out;
   while (!text.empty()) {
     const auto end = text.find('\n');
     auto line = text.substr(0, end);
@@ -119,8 +126,19 @@ std::vector<TimelineEnd> parse_timeline_history(std::string_view text) {
     const auto word = line.find_first_not_of(" \t");
     if (word == std::string_view::npos) continue;
     line.remove_prefix(word);
-    const auto lsn = parse_lsn(line.substr(0, line.find_first_of(" \t\r")));
-    if (lsn) out.push_back(TimelineEnd{TimelineId{timeline}, *lsn});
+    const auto space = line.find_first_of(" \t\r");
+    const auto lsn = parse_lsn(line.substr(0, space));
+    if (!lsn) continue;
+    HistoryLine entry;
+    entry.timeline = TimelineId{timeline};
+    entry.switch_lsn = *lsn;
+    line.remove_prefix(std::min(space, line.size()));
+    const auto reason = line.find_first_not_of(" \t\r");
+    if (reason != std::string_view::npos) {
+      line.remove_prefix(reason);
+      entry.reason = line.substr(0, line.find_last_not_of(" \t\r") + 1);
+    }
+    out.push_back(std::move(entry));
   }
   return out;
 }

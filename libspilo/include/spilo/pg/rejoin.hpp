@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "spilo/core/ids.hpp"
+#include "spilo/model/cluster_view.hpp"
 #include "spilo/pg/control_file.hpp"
 
 namespace spilo::pg {
@@ -21,6 +22,8 @@ struct TimelineEnd {
 
 // The content of a .history file; lines that can't be read are skipped.
 std::vector<TimelineEnd> parse_timeline_history(std::string_view text);
+// The same with the reasons, as the key `history` wants them; without times and names.
+std::vector<HistoryLine> parse_history_lines(std::string_view text);
 
 struct RejoinFacts {
   ControlData local;
