@@ -86,6 +86,13 @@ TEST_CASE("clone, stream, switch over, follow, rejoin without a copy") {
   auto view = b.observe();
   CHECK(view.accepts_writes());
   CHECK(to_int(view.timeline) == 2);
+  // The recovery targets leave the files of a primary; that asks for no restart.
+  REQUIRE_OK(b.perform(ha::TaskKind::reload));
+  CHECK(b.observe_until([&](const NodeView&) {
+    return b.value("SELECT count(*) > 0 FROM pg_settings WHERE pending_restart") == "t";
+  }));
+  b.agent();
+  CHECK(json::dump(b.observe().pending_restart_reason) == "null");
   REQUIRE(view.history.size() == 1);
   CHECK(to_int(view.history[0].timeline) == 1);
   CHECK(view.history[0].switch_lsn >= down.checkpoint_end);

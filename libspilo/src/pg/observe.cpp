@@ -21,7 +21,8 @@ constexpr Duration probe_limit = 3s;
 constexpr Duration settings_every = 30s;
 
 // Everything an observation wants of a running server, in one round trip. The role is taken once:
-// what must not be called in the other role sits behind a CASE on it.
+// what must not be called in the other role sits behind a CASE on it. A primary that was promoted
+// has other recovery targets in its files than it started with; no restart is needed for that.
 constexpr const char* observation = R"(
 SELECT r.rec,
   current_setting('server_version_num'),
@@ -48,7 +49,8 @@ SELECT r.rec,
       'v', current_setting(s.name), 'p', s.pending_restart, 'f',
       CASE WHEN s.pending_restart THEN (SELECT f.setting FROM pg_file_settings f
         WHERE f.name = s.name ORDER BY f.seqno DESC LIMIT 1) END))
-    FROM pg_settings s WHERE s.pending_restart OR s.name = ANY ($2::text[])) END
+    FROM pg_settings s WHERE s.name = ANY ($2::text[]) OR (s.pending_restart AND
+      (r.rec OR s.name !~ '^(recovery_target|restore_command|primary_)'))) END
 FROM (SELECT pg_is_in_recovery() AS rec OFFSET 0) r LEFT JOIN pg_stat_wal_receiver w ON true)";
 
 enum Column : std::size_t {
