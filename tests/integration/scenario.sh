@@ -303,6 +303,49 @@ scenario_same_name_twice() {
   check "the first one is untouched" leader_is n1
 }
 
+# Patroni's own command against our cluster: the store's layout and the REST interface as somebody else reads them.
+scenario_patronictl() {
+  cluster_create n1 n2 n3
+  cluster_start
+  find_leader
+  local old=$LEADER other node out
+  for other in "${NODES[@]}"; do [ "$other" = "$LEADER" ] || break; done
+  ctl() { out=$(timeout 60 patronictl -c "$WORK/n1.yml" "$@" 2>&1); local status=$?; say "\$ patronictl $*"; say "$out"; return $status; }
+  shows() { grep -qE -- "$1" <<<"$out"; }
+  check "list" ctl list demo
+  check "shows the leader" shows "\| $old +\|.*\| Leader +\| running"
+  check "and a replica" shows "\| $other +\|.*\| Replica +\| (running|streaming)"
+  check "and asks for no restart" bash -c "! grep -q 'Pending restart' <<<'$out'"
+  check "show-config" ctl show-config demo
+  check "has our ttl" shows "^ttl: $TTL$"
+  check "switchover" ctl switchover demo --master "$old" --candidate "$other" --force
+  check "reports who leads" shows "Successfully switched over to \"$other\""
+  need "it is true" wait_for 20 leader_is "$other"
+  need "all replicas stream" wait_for 60 replicas_stream
+  in_history() { ctl history demo >/dev/null && shows "\| +1 \|.*no recovery target specified.*\| $other"; }
+  check "history names the new leader" wait_for 10 in_history
+  check "edit-config" ctl edit-config demo --force -s loop_wait=2 -p work_mem=5MB
+  check "is written" shows "Configuration changed"
+  has_work_mem() { [ "$(sql "$1" 'SHOW work_mem')" = 5MB ]; }
+  for node in "${NODES[@]}"; do check "$node uses it" wait_for 20 has_work_mem "$node"; done
+  check "pause" ctl pause demo --wait
+  check "is recognised by all" shows "cluster management is paused"
+  check "resume" ctl resume demo --wait
+  check "is recognised by all" shows "cluster management is resumed"
+  check "restart" ctl restart demo "$old" --force
+  check "is done" shows "Success: restart on member $old"
+  check "reload" ctl reload demo --force
+  need "all replicas stream" wait_for 60 replicas_stream
+  check "reinit" ctl reinit demo "$old" --force
+  check "is accepted" shows "Success: reinitialize for member $old"
+  need "all replicas stream" wait_for 60 replicas_stream
+  check "failover" ctl failover demo --candidate "$old" --force
+  need "the candidate leads" wait_for 20 leader_is "$old"
+  need "all replicas stream" wait_for 60 replicas_stream
+  check "list" ctl list demo
+  check "asks for no restart" bash -c "! grep -q 'Pending restart' <<<'$out'"
+}
+
 type "scenario_$SCENARIO" >/dev/null 2>&1 || die "no scenario $SCENARIO"
 "scenario_$SCENARIO"
 exit $failed
