@@ -57,6 +57,17 @@ class SimSubject final : public Subject {
     co_await sleep_until(world_.clock(node_), world_.clock(node_).now() + std::chrono::seconds(1));
     dcs_.set_down(SimDcs::Down::no);
   }
+  // The simulated store is one server: for its clients an election is a time in which everything is
+  // refused.
+  boost::asio::awaitable<void> kill_leader() override {
+    dcs_.set_down(SimDcs::Down::refusing);
+    world_.after(std::chrono::milliseconds(1500), [this] { dcs_.set_down(SimDcs::Down::no); });
+    co_return;
+  }
+  boost::asio::awaitable<void> revive_leader() override {
+    dcs_.set_down(SimDcs::Down::no);
+    co_return;
+  }
 
   const std::vector<std::string>& violations() const { return world_.violations(); }
 

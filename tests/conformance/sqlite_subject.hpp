@@ -45,6 +45,7 @@ class SqliteSubject : public testing::dcs_conformance::IoSubject {
       case Fault::cut_answers:
         return "an embedded store has no answer that could be cut off";
       case Fault::restart_server:
+      case Fault::kill_leader:
         return "an embedded store has no server";
     }
     return "unknown fault";

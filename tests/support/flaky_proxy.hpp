@@ -155,6 +155,7 @@ class FlakyProxy {
           [self = shared_from_this()](boost::system::error_code ec, tcp::socket socket) {
             if (ec) return;
             ++self->accepted;
+            std::erase_if(self->links, [](const auto& link) { return link.expired(); });
             auto link = std::make_shared<Link>(self->io, self, std::move(socket));
             self->links.push_back(link);
             link->start();

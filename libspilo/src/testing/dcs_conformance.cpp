@@ -20,6 +20,8 @@ std::string_view to_text(Fault fault) noexcept {
       return "cut_answers";
     case Fault::restart_server:
       return "restart_server";
+    case Fault::kill_leader:
+      return "kill_leader";
   }
   return "unknown fault";
 }
@@ -39,6 +41,12 @@ awaitable<void> Subject::cut_answers(bool) {
 }
 awaitable<void> Subject::restart_server() {
   throw Failed("restart_server() is not implemented");
+}
+awaitable<void> Subject::kill_leader() {
+  throw Failed("kill_leader() is not implemented");
+}
+awaitable<void> Subject::revive_leader() {
+  throw Failed("revive_leader() is not implemented");
 }
 
 // ---- Bench -------------------------------------------------------------------------------------
@@ -135,6 +143,9 @@ awaitable<void> heal(Subject& subject, Fault fault) {
       break;
     case Fault::restart_server:
       break;
+    case Fault::kill_leader:
+      co_await subject.revive_leader();
+      break;
   }
 }
 
@@ -206,7 +217,8 @@ awaitable<void> run_and_report(Bench& bench,
 std::span<const Case> cases() noexcept {
   static const std::vector<Case> list = [] {
     std::vector<Case> joined;
-    for (const auto part : {key_cases(), session_cases(), change_cases(), fault_cases()})
+    for (const auto part :
+         {key_cases(), session_cases(), change_cases(), fault_cases(), takeover_cases()})
       joined.insert(joined.end(), part.begin(), part.end());
     return joined;
   }();

@@ -105,6 +105,14 @@ class Bench {
   std::string scope_;
 };
 
+// What the operations of several servers' clients meet while those servers can't answer; see
+// dcs_conformance_faults.cpp.
+void expect_silence(const Error& error, std::string_view what);
+void expect_unknown(const Error& error, std::string_view what);
+// Read and write until the server answers again; Failed when it does not within 20 s.
+awaitable<Snapshot> read_again(Bench& b, Store& store);
+awaitable<void> write_again(Bench& b, Store& store, std::string key, std::string value);
+
 // Runs all of them side by side; throws the first failure after every one has ended.
 awaitable<void> all(std::vector<awaitable<void>> work);
 
@@ -113,5 +121,6 @@ std::span<const Case> key_cases() noexcept;
 std::span<const Case> session_cases() noexcept;
 std::span<const Case> change_cases() noexcept;
 std::span<const Case> fault_cases() noexcept;
+std::span<const Case> takeover_cases() noexcept;
 
 }  // namespace spilo::testing::dcs_conformance

@@ -33,6 +33,7 @@ enum class Fault {
   freeze_server,   // the server answers nothing, and refuses nothing either, until it is thawed
   cut_answers,     // requests reach the server and take effect, their answers are lost
   restart_server,  // the server stops and comes back with what it had stored
+  kill_leader,     // of several servers the one that leads dies, the others go on without it
 };
 std::string_view to_text(Fault fault) noexcept;
 
@@ -59,6 +60,8 @@ class Subject {
   virtual Duration expiry_slack() const = 0;
   // Another client's change wakes a waiter within this time, also on a busy machine.
   virtual Duration wake_within() const { return std::chrono::seconds(1); }
+  // After kill_leader the others answer again within this time.
+  virtual Duration takeover_within() const { return std::chrono::seconds(10); }
   // False when a value can't carry NUL bytes.
   virtual bool keeps_nul() const { return true; }
   // From now on this client must not keep its session alive by itself. Only stores whose client
@@ -74,6 +77,10 @@ class Subject {
   virtual boost::asio::awaitable<void> thaw_server();
   virtual boost::asio::awaitable<void> cut_answers(bool cut);
   virtual boost::asio::awaitable<void> restart_server();
+  // Completes when the leader is dead; nobody needs to have taken over yet. Its end brings the dead
+  // one back, and may be called without a beginning.
+  virtual boost::asio::awaitable<void> kill_leader();
+  virtual boost::asio::awaitable<void> revive_leader();
 };
 
 class Bench;  // what a case works with; internal
