@@ -270,6 +270,16 @@ TEST_CASE("decide: an outage of the store with failsafe") {
        },
        "keep-lock",
        {"ask-failsafe n2 n3"}},
+      {"a store that takes renewals but can't be read has no authority: it may have lost everything",
+       [](Case& c) {
+         c.i_lead();
+         c.facts.session = SessionId("s9");
+         c.facts.read_failed_at = t0 - 10ms;
+         c.facts.cluster_stale = true;
+         c.memory.reclaim_until = t0 + 900ms;
+       },
+       "rebind-lock",
+       {"ask-failsafe n2 n3", "acquire-lock rebind term=3"}},
       {"all have promised: the primary goes on without a session",
        [](Case& c) {
          c.i_lead();

@@ -29,8 +29,9 @@ bool lease_over(Plan& plan) {
 bool lease_expiring(Plan& plan) {
   if (!plan.writable || plan.paused || !plan.deadline || *plan.deadline == TimePoint{})
     return false;
-  // A key that has vanished is being taken again, within a grace that is all there is.
-  if (!plan.lock_mine && plan.mem.reclaim_until != TimePoint{}) return false;
+  // A key or a session that has vanished is being taken again, within a grace that is all there is.
+  const bool vanished = !plan.lock_mine || plan.cluster->leader->session != plan.f.session;
+  if (vanished && plan.mem.reclaim_until != TimePoint{}) return false;
   const auto soft = std::clamp<Duration>(plan.t.ttl / 10, 200ms, 1s);
   if (plan.now < *plan.deadline - soft) {
     plan.wake_at(*plan.deadline - soft);

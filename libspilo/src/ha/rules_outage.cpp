@@ -5,12 +5,17 @@
 namespace spilo::ha {
 namespace {
 
+// A store that takes renewals but can't be read has no authority either: it may have lost what it had.
+bool store_speaks(const Plan& plan) {
+  return plan.f.store_answers && plan.f.read_failed_at == TimePoint{};
+}
+
 // May our lease be replaced by promises: we lead, we are listed, and the store is the only thing
 // that is missing.
 bool may_ask(const Plan& plan) {
   if (!plan.config.failsafe_mode || plan.paused || !plan.writable || plan.f.stop_requested)
     return false;
-  if (plan.cluster == nullptr || !plan.lock_mine || plan.f.store_answers) return false;
+  if (plan.cluster == nullptr || !plan.lock_mine || store_speaks(plan)) return false;
   return plan.cluster->failsafe && plan.cluster->failsafe->contains(plan.id.node);
 }
 
@@ -33,7 +38,7 @@ void evaluate(Plan& plan) {
 void ask_failsafe(Plan& plan) {
   if (!may_ask(plan)) {
     // A round that is open stays answerable until the store is back; then the lease counts again.
-    if (plan.f.store_answers) plan.mem.failsafe_asked_at = TimePoint{};
+    if (store_speaks(plan)) plan.mem.failsafe_asked_at = TimePoint{};
     return;
   }
   if (plan.mem.failsafe_asked_at != TimePoint{}) evaluate(plan);
