@@ -202,6 +202,19 @@ int main(int argc, char** argv) {
       ->needs(check);
   app.add_flag("-p,--print", arguments.print, "Print the merged configuration, secrets included")
       ->needs(check);
+  app.footer(
+      "Run it as the user that owns the data directory, never as root. Patroni's YAML works as it is.\n\n"
+      "Examples:\n"
+      "  spilod node1.yml                    one node\n"
+      "  spilod sales.yml stock.yml          two clusters in one process\n"
+      "  spilod --validate-config node1.yml  all that is wrong with a file, at once\n\n"
+      "Signals:\n"
+      "  TERM, INT  hand the lock over, stop PostgreSQL in order, end (while paused: leave all as it is)\n"
+      "  HUP        read the files again and apply what can change while running\n"
+      "  KILL       PostgreSQL goes on until its lease is over; an agent that is back before adopts it\n\n"
+      "Exit codes:\n"
+      "  0  told to stop\n"
+      "  1  it can't run here, and says why: configuration, a name that is taken, another cluster's data");
   CLI11_PARSE(app, argc, argv);
   if (!arguments.validate) spilod::become_init_if_first();
   ::signal(SIGPIPE, SIG_IGN);
