@@ -588,6 +588,23 @@ TEST_CASE("decide: switchover") {
 
 TEST_CASE("decide: a server that is down while we hold the lock") {
   check({
+      {"a server that was ended because its promotion failed gives the lock away",
+       [](Case& c) {
+         c.lead("n1", "s1");
+         c.node().process = NodeView::Process::crashed;
+         c.node().streaming = false;
+         c.facts.last_task = ha::FinishedTask{.id = ha::TaskId{6},
+                                              .task = {.kind = TaskKind::promote},
+                                              .started = t0 - 5s,
+                                              .finished = t0 - 200ms,
+                                              .failure = Error(errc::timed_out, "still")};
+         c.facts.lock_changed_at = t0 - 6s;
+         c.facts.cluster->read_started = t0 - 300ms;
+         c.memory.promote_failed_at = t0 - 200ms;
+         c.memory.last_callback_task = ha::TaskId{6};
+       },
+       "promotion-failed",
+       {"release-lock "}},
       {"it is started again in place",
        [](Case& c) {
          c.i_lead();
@@ -651,6 +668,31 @@ TEST_CASE("decide: a server that is down while we hold the lock") {
        },
        "server-hung",
        {"kill-server: it has not answered for too long"}},
+  });
+}
+
+TEST_CASE("decide: a directory that can't be used, and a server that runs there all the same") {
+  const auto unusable = [](Case& c) {
+    c.i_lead();
+    c.node().data_dir = NodeView::DataDir::unusable;
+    c.node().process = NodeView::Process::hung;
+  };
+  check({
+      {"whoever leads keeps the lock while the server runs", unusable, "data-dir-unusable", {}},
+      {"and gives it away once it is down",
+       [&](Case& c) {
+         unusable(c);
+         c.node().process = NodeView::Process::stopped;
+       },
+       "data-dir-unusable",
+       {"release-lock "}},
+      {"the server's directory was moved away, and it is not down yet",
+       [&](Case& c) {
+         unusable(c);
+         c.node().data_dir = NodeView::DataDir::empty;
+       },
+       "wait-for-leader",
+       {}},
   });
 }
 
@@ -969,6 +1011,23 @@ TEST_CASE("machine: the last good configuration stays in force") {
   CHECK(read(7) == 7s);
   CHECK(read(std::nullopt) == 7s);
   CHECK(read(3) == 3s);
+}
+
+TEST_CASE("guard_deadline: a replica may run when the lease is over; an old picture proves nothing") {
+  auto c = healthy();
+  c.lead("n1", "s1");
+  c.facts.session_valid_until = t0 - 1s;
+  CHECK(ha::guard_deadline(c.id, c.facts, c.memory) == TimePoint{});
+  c.stopped();
+  CHECK(ha::guard_deadline(c.id, c.facts, c.memory) == TimePoint{});
+  // A primary stays bound by it.
+  c.i_lead();
+  c.node().process = NodeView::Process::running;
+  CHECK(ha::guard_deadline(c.id, c.facts, c.memory) == t0 - 1s - 50ms - 200ms);
+  // Something has happened to the server since it was seen as a replica of somebody else.
+  c = healthy();
+  c.facts.node_changed_at = t0 - 10ms;
+  CHECK(ha::guard_deadline(c.id, c.facts, c.memory) == std::nullopt);
 }
 
 TEST_CASE("rules: every name is unique and has a sentence") {

@@ -72,12 +72,15 @@ std::optional<TimePoint> guard_deadline(const Identity& identity,
   if (!facts.node) return std::nullopt;
   const bool lock_mine =
       facts.cluster && facts.cluster->leader && facts.cluster->leader->holder == identity.node;
-  // A replica that holds the lock is about to be promoted: armed before, not after.
-  if (!may_be_writable(facts) && !lock_mine) return TimePoint{};
   const auto safe = safe_until(identity, facts, memory);
-  if (safe == TimePoint{})
-    return may_be_writable(facts) ? std::nullopt : std::optional(TimePoint{});
-  return safe - margin(identity, facts);
+  if (may_be_writable(facts))
+    return safe == TimePoint{} ? std::nullopt : std::optional(safe - margin(identity, facts));
+  // A replica that holds the lock is about to be promoted: armed before, not after. Once the lease
+  // is over nothing will be, and what is no primary may run.
+  if (lock_mine && facts.now < safe - margin(identity, facts))
+    return safe - margin(identity, facts);
+  // An old picture is no ground to stand down: a task may have made it a primary since.
+  return facts.node_current() ? std::optional(TimePoint{}) : std::nullopt;
 }
 
 Plan::Plan(const Identity& identity, const Facts& facts, const Memory& memory)

@@ -24,12 +24,15 @@ std::string last_failure(const Plan& plan) {
 
 bool data_dir_unusable(Plan& plan) {
   if (plan.node->data_dir != NodeView::DataDir::unusable) return false;
-  if (plan.lock_mine) plan.emit_once(InFlight::release, ReleaseLock{.held = *plan.cluster->leader});
+  // A server that runs there all the same goes on under the lock that it has.
+  if (plan.lock_mine && plan.node->down())
+    plan.emit_once(InFlight::release, ReleaseLock{.held = *plan.cluster->leader});
   return plan.say("the data directory can't be used and is left alone: {}", plan.node->problem);
 }
 
 bool release_without_data(Plan& plan) {
-  if (!empty(plan) || !plan.lock_mine || plan.mem.bootstrapped_here) return false;
+  if (!empty(plan) || !plan.lock_mine || plan.mem.bootstrapped_here || !plan.node->down())
+    return false;
   plan.emit_once(InFlight::release, ReleaseLock{.held = *plan.cluster->leader});
   return plan.say("released leader key voluntarily as data dir empty and currently leader");
 }

@@ -104,6 +104,17 @@ bool restart_in_place(Plan& plan) {
   return plan.say("starting primary after failure");
 }
 
+// A server whose promotion failed is ended, because it might become a primary later. Somebody else
+// is to try first.
+bool promotion_failed(Plan& plan) {
+  const auto& last = plan.f.last_task;
+  if (!plan.lock_mine || !plan.node->down() || !last || !last->failure ||
+      last->task.kind != TaskKind::promote || plan.mem.promote_failed_at < plan.f.lock_changed_at)
+    return false;
+  plan.emit_once(InFlight::release, ReleaseLock{.held = *plan.cluster->leader});
+  return plan.say("giving the lock away: the promotion failed: {}", last->failure->text());
+}
+
 bool wait_for_heir(Plan& plan) {
   // We have just given the lock away: starting again at once would only compete with whoever is to
   // take it.
@@ -182,6 +193,9 @@ constexpr std::array table = {
     RuleEntry{"restart-in-place",
               "A crashed primary that holds the lock is started again.",
               restart_in_place},
+    RuleEntry{"promotion-failed",
+              "A server that was ended because its promotion failed gives the lock away.",
+              promotion_failed},
     RuleEntry{"wait-for-heir", "Who gave the lock away lets the others take it.", wait_for_heir},
     RuleEntry{"start-server", "A server that is down is started as a replica.", start_server},
     RuleEntry{"server-hung", "A primary that does not answer for too long is ended.", server_hung},
