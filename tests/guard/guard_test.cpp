@@ -180,6 +180,35 @@ TEST_CASE_FIXTURE(Fixture, "a deadline that has passed already ends the server a
   CHECK(overrun(asked) < tolerance);
 }
 
+TEST_CASE_FIXTURE(Fixture, "a guard that somebody has stopped goes on with a renewal") {
+  const auto state_of = [](int pid) {
+    std::ifstream in("/proc/" + std::to_string(pid) + "/stat");
+    const std::string text(std::istreambuf_iterator<char>(in), {});
+    const auto name_end = text.rfind(')');
+    return name_end == std::string::npos ? '?' : text[name_end + 2];
+  };
+  auto guard = make_guard();
+  const int pid = guard->pid();
+  // Asleep with a deadline, and without one.
+  bool armed = false;
+  SUBCASE("armed") { armed = true; }
+  SUBCASE("not armed") {}
+  if (armed) REQUIRE(ok(guard->hold_until(clock.now() + 600ms)));
+  wait_for(clock.now() + 50ms);
+  REQUIRE(::kill(pid, SIGSTOP) == 0);
+  REQUIRE(wait_until([&] { return state_of(pid) == 'T'; }, patience));
+  const auto give_up = clock.now() + patience;
+  while (state_of(pid) == 'T' && clock.now() < give_up) {
+    REQUIRE(ok(guard->hold_until(clock.now() + 600ms)));
+    wait_for(clock.now() + 100ms);
+  }
+  CHECK(guard->pid() == pid);
+  CHECK(server.acts());
+  const auto deadline = clock.now() + 300ms;
+  REQUIRE(ok(guard->hold_until(deadline)));
+  CHECK(overrun(deadline) < tolerance);
+}
+
 TEST_CASE_FIXTURE(Fixture, "stand_down calls it off") {
   auto guard = make_guard();
   const auto deadline = clock.now() + 200ms;

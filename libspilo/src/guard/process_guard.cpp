@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <cerrno>
@@ -294,6 +295,8 @@ struct ProcessGuard::Impl : std::enable_shared_from_this<ProcessGuard::Impl> {
     link = std::move(next);
     owner = as_owner;
     seen_fired = link.page->fired_count.load();
+    called_ns = 0;
+    lateness_told = false;
     watch_death();
     send_signal(link.process, SIGUSR1);
   }
@@ -344,7 +347,12 @@ struct ProcessGuard::Impl : std::enable_shared_from_this<ProcessGuard::Impl> {
     const auto mine = page_rules::make_owner(1, static_cast<std::uint32_t>(::getpid()));
     page.owner.store(mine);
     page.deadline_ns.store(deadline);
-    if (auto started = run_program(program, options, *memory); !started) return started;
+    if (auto started = run_program(program, options, *memory); !started) {
+      // It may still come: then it finds neither an owner nor a deadline, and leaves.
+      page.deadline_ns.store(page_rules::deadline_none);
+      page.owner.store(page_rules::owner_leaving);
+      return started;
+    }
     next.pid = page.guard_pid.load();
     next.process = open_pidfd(next.pid);
     if (!next.process)
@@ -396,8 +404,49 @@ struct ProcessGuard::Impl : std::enable_shared_from_this<ProcessGuard::Impl> {
   void set_deadline(std::int64_t deadline) {
     link.page->deadline_ns.store(deadline);
     // Most often the deadline moves away from where the guard will look anyway: then that is all.
-    if (deadline > 0 && deadline < link.page->wakes_at_ns.load())
+    const auto wakes = link.page->wakes_at_ns.load();
+    if (deadline > 0 && deadline < wakes) {
+      if (called_ns == 0) {
+        called_ns = page_rules::boot_ns();
+        wakes_when_called = wakes;
+      }
       send_signal(link.process, SIGUSR1);
+    }
+  }
+
+  // A guard that was stopped (SIGSTOP) or hangs protects nobody, although it lives. It tells when it
+  // looks at the deadline again, so it can be seen to be late.
+  std::int64_t late_ns() {
+    const auto wakes = link.page->wakes_at_ns.load();
+    if (wakes == 0) return 0;  // it has only just begun
+    if (wakes != wakes_when_called) called_ns = 0;
+    const auto due = called_ns != 0 ? std::min(called_ns, wakes) : wakes;
+    return page_rules::boot_ns() - due;
+  }
+
+  // False: there is none that does its work.
+  bool wake_up_guard() {
+    constexpr std::int64_t second = 1'000'000'000;
+    const auto late = late_ns();
+    if (late < second) {
+      lateness_told = false;
+      return true;
+    }
+    if (!std::exchange(lateness_told, true))
+      logger.warning("guard of {}: process {} should have looked at its deadline {:.1f} s ago; if "
+                     "somebody has stopped it, it goes on now",
+                     options.data_dir,
+                     link.pid,
+                     static_cast<double>(late) / 1e9);
+    send_signal(link.process, SIGCONT);
+    if (late < 5 * second) return true;
+    logger.error("guard of {}: process {} does not do its work, another one takes its place",
+                 options.data_dir,
+                 link.pid);
+    send_signal(link.process, SIGKILL);
+    pollfd ended{link.process.get(), POLLIN, 0};
+    ::poll(&ended, 1, 100);
+    return false;
   }
 
   GuardOptions options;
@@ -406,6 +455,9 @@ struct ProcessGuard::Impl : std::enable_shared_from_this<ProcessGuard::Impl> {
   Link link;
   std::uint64_t owner = 0;
   std::uint32_t seen_fired = 0;
+  std::int64_t called_ns = 0;  // when it was told to look, and has not been seen to; 0: it has
+  std::int64_t wakes_when_called = 0;
+  bool lateness_told = false;
   std::function<void()> wake;
 };
 
@@ -430,7 +482,7 @@ Result<void> ProcessGuard::ensure() {
 }
 
 Result<void> ProcessGuard::hold_until(TimePoint deadline) {
-  if (!impl_->alive())
+  if (!impl_->alive() || !impl_->wake_up_guard())
     return Error(errc::unavailable,
                  fmt::format("guard of {}: there is none, PostgreSQL is not guarded",
                              impl_->options.data_dir));

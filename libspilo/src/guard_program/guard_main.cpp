@@ -140,6 +140,8 @@ bool leave(Guard& guard) noexcept {
 bool end_now(Guard& guard, std::int64_t deadline) noexcept {
   DirectoryId id;
   if (directory_id(guard.data_dir, id) == 0) {
+    // Moved away and replaced: the server may still run where it was.
+    if (guard.directory_known && !(id == guard.directory)) end_server(guard.directory, 0, 500);
     guard.directory = id;
     guard.directory_known = true;
   }
