@@ -12,6 +12,7 @@
 #include "parts.hpp"
 #include "spilo/core/assert.hpp"
 #include "spilo/net/http_peers.hpp"
+#include "spilo/node/data_dir_lock.hpp"
 #include "spilo/open_store.hpp"
 #include "spilo/pg/controller.hpp"
 #include "spilo/rest/api.hpp"
@@ -89,6 +90,30 @@ struct Node::Impl : std::enable_shared_from_this<Node::Impl> {
     peers = std::make_unique<net::HttpPeers>(executor, clock, node::peer_options(config));
     operations = std::make_unique<Operations>(*cluster_store, *peers, &board);
     return true;
+  }
+
+  // Nobody else may work in our data directory. The process of an agent that was just killed may
+  // need a moment to go. False: it can't go on, and the log says why.
+  awaitable<bool> lock_data_dir() {
+    const auto give_up = clock.now() + 5s;
+    while (!stopping()) {
+      auto lock = node::DataDirLock::take(config.postgresql.data_dir);
+      if (lock.has_value()) {
+        data_dir_lock = std::move(*lock);
+        co_return true;
+      }
+      if (!lock.error().is(errc::conflict)) {
+        logger.warning("two agents on one data directory would not be noticed: {}",
+                       lock.error().text());
+        co_return true;
+      }
+      if (clock.now() >= give_up) {
+        logger.write(LogLevel::critical, lock.error().text());
+        co_return false;
+      }
+      co_await wait_or_stop(clock.now() + 20ms);
+    }
+    co_return true;
   }
 
   // ---- the store, and who else has our name -----------------------------------------------------
@@ -194,6 +219,8 @@ struct Node::Impl : std::enable_shared_from_this<Node::Impl> {
 
   Async<int> live() {
     if (!make_parts()) co_return 1;
+    const bool alone = co_await lock_data_dir();
+    if (!alone) co_return 1;
     auto view = co_await wait_for_store();
     if (!view.has_value()) co_return 0;
     const bool ours = co_await name_is_free(std::move(*view));
@@ -264,6 +291,7 @@ struct Node::Impl : std::enable_shared_from_this<Node::Impl> {
   Signal stop_signal;
 
   // In the order in which they need each other; destroyed the other way round.
+  node::DataDirLock data_dir_lock;
   std::string store_name;
   std::unique_ptr<dcs::Store> store;
   std::unique_ptr<ClusterStore> cluster_store;
@@ -314,6 +342,7 @@ Async<int> Node::run() {
   impl->postgres.reset();
   impl->cluster_store.reset();
   impl->store.reset();
+  impl->data_dir_lock = {};
   co_return status;
 }
 
