@@ -19,7 +19,7 @@ void PgController::Impl::run_callback(const std::string& action, const std::stri
   const bool slot = action == "on_reload";
   if (const auto running = callback_pid[slot]; running != 0) {
     kill_session(running);
-    ::waitpid(running, nullptr, 0);
+    reap_killed(running);
     callback_pid[slot] = 0;
     callback_watch[slot].stop();
   }

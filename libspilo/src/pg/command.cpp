@@ -203,6 +203,13 @@ void kill_session(pid_t leader) noexcept {
   ::closedir(proc);
 }
 
+bool reap_killed(pid_t pid) noexcept {
+  const FileDescriptor pidfd(open_pidfd(pid));
+  pollfd entry{pidfd.get(), POLLIN, 0};
+  if (pidfd.get() >= 0) ::poll(&entry, 1, 200);
+  return ::waitpid(pid, nullptr, WNOHANG) != 0;
+}
+
 asio::awaitable<bool> wait_for_end(Clock& clock, pid_t pid, TimePoint deadline) {
   auto executor = co_await asio::this_coro::executor;
   co_await asio::this_coro::throw_if_cancelled(false);
@@ -283,7 +290,7 @@ Async<Outcome> run_program(Clock& clock,
     const bool cancelled = state.cancelled() != asio::cancellation_type::none;
     if (!late && !cancelled && wanted) continue;
     kill_session(pid);
-    reap(pid);
+    reap_killed(pid);
     drain();
     const Outcome so_far(0, kept.take());
     const auto what =
@@ -291,9 +298,10 @@ Async<Outcome> run_program(Clock& clock,
     if (late && !cancelled) co_return Error(errc::timed_out, what);
     co_return Error(errc::cancelled, what);
   }
-  const int status = reap(pid);
-  // What it left behind in its session would go on writing where the next step reads.
+  // What it left behind in its session would go on writing where the next step reads. Before it is
+  // reaped: until then its number is nobody else's.
   kill_session(pid);
+  const int status = reap(pid);
   co_return Outcome(status, kept.take());
 }
 

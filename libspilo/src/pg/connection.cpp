@@ -1,5 +1,6 @@
 #include "spilo/pg/connection.hpp"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <libpq-fe.h>
 #include <unistd.h>
@@ -48,7 +49,7 @@ asio::awaitable<bool> wait_socket(Clock& clock,
                                   Descriptor::wait_type direction,
                                   TimePoint deadline) {
   auto executor = co_await asio::this_coro::executor;
-  const int copy = ::dup(socket);
+  const int copy = ::fcntl(socket, F_DUPFD_CLOEXEC, 0);
   if (copy < 0) co_return false;
   Descriptor descriptor(executor, copy);
   auto group = asio::experimental::make_parallel_group(

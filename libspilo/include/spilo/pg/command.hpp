@@ -64,6 +64,10 @@ bool has_ended(int pidfd) noexcept;
 // Kills every process of that session (the children of a program that start_program began).
 void kill_session(pid_t leader) noexcept;
 
+// Reaps a child that was sent SIGKILL. It gets 200 ms for that; false: something uninterruptible
+// keeps it, and nobody is to wait for it.
+bool reap_killed(pid_t pid) noexcept;
+
 // Completes when the process has ended. False: the deadline came first, or cancelled.
 boost::asio::awaitable<bool> wait_for_end(Clock& clock, pid_t pid, TimePoint deadline);
 
