@@ -19,6 +19,10 @@ bool is_forbidden(std::string_view name) {
   return false;
 }
 
+std::string creating_mark(const SystemId& id) {
+  return "a new cluster is being created: " + id.str() + "\n";
+}
+
 std::string create_role(const Credentials& account, std::string_view attributes) {
   const auto password =
       account.password.empty() ? "" : " PASSWORD " + sql_literal(account.password);
@@ -36,8 +40,18 @@ std::string create_role(const Credentials& account, std::string_view attributes)
 }  // namespace
 
 // A cluster whose creation was interrupted has never been anybody's: it is moved out of the way,
-// so that the creation can begin again.
+// so that the creation can begin again. The marker names it; any other one is somebody's.
 void PgController::Impl::recover_interrupted_bootstrap() {
+  const auto mark = read_file(creating_marker);
+  const auto control = read_control_file(options.data_dir);
+  // Not to be read just now: the next look may tell.
+  if (mark.has_error() || (control.has_error() && exists(options.data_dir + "/PG_VERSION"))) return;
+  if (control.has_error() || *mark != creating_mark(control->system_id)) {
+    log.warning("the creation of a cluster was interrupted ({}) before it was in place",
+                creating_marker);
+    ::unlink(creating_marker.c_str());
+    return;
+  }
   log.warning("the creation of this cluster was interrupted ({}): it is set aside",
               creating_marker);
   const auto killed = kill_now();
@@ -57,6 +71,8 @@ void PgController::Impl::recover_interrupted_bootstrap() {
 Async<void> PgController::Impl::run_initdb() {
   auto cleaned = co_await clean_leftovers();
   if (cleaned.has_error()) co_return cleaned.error();
+  auto marked = write_file(copying_marker, "building\n", 0600);
+  if (marked.has_error()) co_return marked.error();
   Command command(program("initdb"));
   bool auth_given = false;
   for (const auto& [name, value] : options.initdb) {
@@ -117,9 +133,14 @@ Async<void> PgController::Impl::bootstrap_steps(ha::Task task) {
     co_return marked.error().in(
         "a new cluster is built beside data_dir, so its parent directory "
         "must be writable");
+  if (is_mount_point(options.data_dir)) co_return mount_point_error(options.data_dir);
   auto made = co_await run_initdb();
   if (made.has_error()) co_return made.error();
   if (co_await cancelled()) co_return Error(errc::cancelled, "bootstrap");
+  const auto control = read_control_file(new_dir);
+  if (control.has_error()) co_return control.error().in("what initdb made is not usable");
+  marked = write_file(creating_marker, creating_mark(control->system_id), 0600);
+  if (marked.has_error()) co_return marked.error();
   if (!settings.own_hba_file && settings.pg_hba.empty() && !options.bootstrap_pg_hba.empty()) {
     auto hba = read_file(new_dir + "/pg_hba.conf");
     if (hba.has_error()) co_return hba.error();

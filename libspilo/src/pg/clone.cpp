@@ -9,11 +9,19 @@
 #include <cstring>
 
 #include "impl.hpp"
+#include "spilo/guard/end_server.hpp"
 
 namespace spilo::pg {
 using namespace std::chrono_literals;
 
 namespace {
+
+// What the marker beside new_dir says until the copy is complete.
+constexpr std::string_view copy_building = "building\n";
+
+std::string copy_complete(const guard::DirectoryId& id) {
+  return fmt::format("complete {}\n", id.inode);
+}
 
 // A copy of terabytes may take days, but it must move: this long without a sign of life ends it.
 constexpr Duration stall_limit = 15min;
@@ -68,11 +76,26 @@ bool is_forbidden(std::string_view name) {
 
 }  // namespace
 
+Error mount_point_error(const std::string& data_dir) {
+  return Error(errc::unsupported,
+               fmt::format("data_dir {} is a mount point and can't be replaced by a rename: set "
+                           "data_dir to a directory below it",
+                           data_dir));
+}
+
 Async<void> PgController::Impl::clean_leftovers() {
-  if (!exists(new_dir)) co_return Result<void>{};
-  log.info("removing what an interrupted copy or creation left: {}", new_dir);
+  ::unlink((new_dir + ".pw").c_str());  // of an initdb that was killed
+  if (!exists(new_dir)) {
+    ::unlink(copying_marker.c_str());
+    co_return Result<void>{};
+  }
   end_writers_of(new_dir);
-  co_return co_await remove_tree(new_dir);
+  // Not begun by us, as far as anybody can say: it may be the only copy of somebody's work.
+  if (read_file(copying_marker).has_error()) co_return move_aside(new_dir, "found");
+  log.info("removing what an interrupted copy or creation left: {}", new_dir);
+  auto removed = co_await remove_tree(new_dir);
+  if (removed.has_value()) ::unlink(copying_marker.c_str());
+  co_return removed;
 }
 
 // A tablespace's directory on this node is either free for the copy, or a new one beside it is
@@ -109,6 +132,8 @@ Async<std::vector<std::string>> PgController::Impl::tablespace_mappings(ha::Upst
 Async<void> PgController::Impl::copy_from(ha::Upstream upstream) {
   auto cleaned = co_await clean_leftovers();
   if (cleaned.has_error()) co_return cleaned.error();
+  auto marked = write_file(copying_marker, copy_building, 0600);
+  if (marked.has_error()) co_return marked.error();
   auto written = write_passfile();
   if (written.has_error()) co_return written.error();
   auto mappings = co_await tablespace_mappings(upstream);
@@ -156,16 +181,48 @@ Async<void> PgController::Impl::copy_from(ha::Upstream upstream) {
   co_return Result<void>{};
 }
 
+// From here on the copy is worth keeping: should we end between the two renames of swap_in(), there
+// is no data directory, and finish_swap() puts it in place.
+Result<void> PgController::Impl::mark_copy_complete() {
+  guard::DirectoryId id;
+  if (const int problem = guard::directory_id(new_dir.c_str(), id); problem != 0)
+    return Error(errc::command_failed, fmt::format("{}: {}", new_dir, std::strerror(problem)));
+  return write_file(copying_marker, copy_complete(id), 0600);
+}
+
+void PgController::Impl::finish_swap() {
+  const auto mark = read_file(copying_marker);
+  if (mark.has_error() || *mark == copy_building) return;
+  guard::DirectoryId id;
+  if (guard::directory_id(new_dir.c_str(), id) == 0 && *mark == copy_complete(id)) {
+    if (exists(options.data_dir)) {
+      // The swap had not begun. What is there is not touched, and the copy is out of date.
+      const auto stale = write_file(copying_marker, copy_building, 0600);
+      if (stale.has_error()) log.warning("{}", stale.error().text());
+      return;
+    }
+    log.warning("{} is complete, but was not put in place: it becomes {}", new_dir, options.data_dir);
+    if (::rename(new_dir.c_str(), options.data_dir.c_str()) != 0) {
+      log.error("rename {} to {}: {}", new_dir, options.data_dir, std::strerror(errno));
+      return;
+    }
+    sync_directory(parent_of(options.data_dir));
+  } else if (guard::directory_id(options.data_dir.c_str(), id) != 0 ||
+             *mark != copy_complete(id)) {
+    if (!exists(new_dir)) ::unlink(copying_marker.c_str());
+    return;
+  }
+  validated.clear();
+  ::unlink(rewinding_marker.c_str());  // it spoke of the old files
+  ::unlink(copying_marker.c_str());
+}
+
 // The complete copy takes the place of the data directory; what was there is kept.
 Result<void> PgController::Impl::swap_in() {
   const auto control = read_control_file(new_dir);
   if (control.has_error()) return control.error().in("the copy is not usable");
   if (exists(options.data_dir) && ::rmdir(options.data_dir.c_str()) != 0) {
-    if (errno == EBUSY)
-      return Error(errc::unsupported,
-                   fmt::format("data_dir {} is a mount point and can't be replaced by a rename: "
-                               "set data_dir to a directory below it",
-                               options.data_dir));
+    if (errno == EBUSY) return mount_point_error(options.data_dir);
     auto moved = move_aside(options.data_dir, "old");
     if (moved.has_error()) return moved;
     old_directories = true;
@@ -174,7 +231,9 @@ Result<void> PgController::Impl::swap_in() {
     return Error(
         errc::command_failed,
         fmt::format("rename {} to {}: {}", new_dir, options.data_dir, std::strerror(errno)));
+  sync_directory(parent_of(options.data_dir));
   ::unlink(rewinding_marker.c_str());  // it spoke of the old files
+  ::unlink(copying_marker.c_str());
   sync_directory(parent_of(options.data_dir));
   return {};
 }
@@ -188,6 +247,8 @@ Async<void> PgController::Impl::clone(ha::Task task) {
                                 "give the directory to this user",
                                 parent_of(options.data_dir),
                                 std::strerror(errno)));
+  // Before hours of copying, not after them.
+  if (is_mount_point(options.data_dir)) co_return mount_point_error(options.data_dir);
   if (live_postmaster()) {
     auto stopped = co_await stop_server(ha::StopMode::immediate, false, task.timeout);
     if (stopped.has_error()) co_return stopped.error();
@@ -202,6 +263,8 @@ Async<void> PgController::Impl::clone(ha::Task task) {
     co_return copied.error().in("copy from " + task.upstream.name.str());
   }
   if (co_await cancelled()) co_return Error(errc::cancelled, "copy");
+  auto complete = mark_copy_complete();
+  if (complete.has_error()) co_return complete.error();
   auto swapped = swap_in();
   if (swapped.has_error()) co_return swapped.error();
   validated.clear();

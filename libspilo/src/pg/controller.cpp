@@ -30,6 +30,7 @@ PgController::Impl::Impl(asio::any_io_executor ex, Clock& c, PgOptions o, Logger
   new_dir = options.data_dir + ".new";
   rewinding_marker = options.data_dir + ".rewinding";
   creating_marker = options.data_dir + ".creating";
+  copying_marker = options.data_dir + ".copying";
 }
 
 std::string PgController::Impl::program(const std::string& name) const {
@@ -122,7 +123,7 @@ Async<void> PgController::Impl::reload() {
   auto valid = co_await validate_configuration(wanted);
   if (valid.has_error()) co_return valid.error();
   if (!file) co_return Result<void>{};
-  if (::kill(file->pid, SIGHUP) != 0)
+  if (!signal_postmaster(file->pid, SIGHUP))
     co_return Error(errc::unavailable, "reload: the postmaster is gone");
   settings_stale = true;
   co_return Result<void>{};
@@ -163,6 +164,7 @@ Async<void> PgController::Impl::perform(ha::Task task) {
   auto programs = co_await ensure_programs();
   Result<void> done = programs;
   if (programs.has_value()) {
+    finish_swap();
     NodeView view;
     look_at_directory(view);
     // A foreign or broken directory is never touched.

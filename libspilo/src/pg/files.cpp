@@ -24,6 +24,16 @@ bool exists(const std::string& path) noexcept {
   return ::lstat(path.c_str(), &info) == 0;
 }
 
+bool is_mount_point(const std::string& path) noexcept {
+  struct statx info {};
+  if (::statx(AT_FDCWD, path.c_str(), AT_SYMLINK_NOFOLLOW, STATX_TYPE, &info) != 0) return false;
+  if ((info.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT) != 0)
+    return (info.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
+  struct statx above {};
+  return ::statx(AT_FDCWD, parent_of(path).c_str(), 0, STATX_TYPE, &above) == 0 &&
+         (above.stx_dev_major != info.stx_dev_major || above.stx_dev_minor != info.stx_dev_minor);
+}
+
 std::string parent_of(const std::string& path) {
   const auto slash = path.find_last_of('/');
   if (slash == std::string::npos) return ".";

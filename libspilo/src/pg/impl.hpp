@@ -30,6 +30,8 @@ class ProcessWatch {
              std::function<void(pid_t)> ended);
   void stop();
   pid_t pid() const noexcept { return pid_; }
+  // It is watched, and has not ended yet: also before anybody was told of its end.
+  bool alive() const noexcept;
 
  private:
   static void arm(const std::shared_ptr<boost::asio::posix::stream_descriptor>& descriptor,
@@ -61,6 +63,8 @@ Result<std::string> read_file(const std::string& path);
 // Atomically, and only when the content differs.
 Result<void> write_file(const std::string& path, std::string_view content, mode_t mode);
 bool exists(const std::string& path) noexcept;
+bool is_mount_point(const std::string& path) noexcept;
+Error mount_point_error(const std::string& data_dir);
 void sync_directory(const std::string& path) noexcept;
 std::string parent_of(const std::string& path);
 
@@ -92,6 +96,7 @@ struct PgController::Impl : std::enable_shared_from_this<PgController::Impl> {
   Async<NodeView> observe(TimePoint deadline);
   void look_at_directory(NodeView& view);
   void look_at_control_file(NodeView& view);
+  void look_for_server(NodeView& view);
   Async<void> ask_server(NodeView* view, const PostmasterFile& file, TimePoint deadline);
   Async<void> ask_connection(Connection* connection, NodeView* view, TimePoint deadline);
   void take_answer(const Rows& rows, NodeView& view, bool with_settings);
@@ -105,6 +110,10 @@ struct PgController::Impl : std::enable_shared_from_this<PgController::Impl> {
 
   // instance.cpp
   std::optional<PostmasterFile> live_postmaster();
+  // Sends a signal to that postmaster, and to nobody who was given its number since. False: it has
+  // ended.
+  bool signal_postmaster(pid_t pid, int signal);
+  void end_moved_server();
   void adopt(pid_t pid);
   void postmaster_ended(pid_t pid);
   Result<void> kill_now();
@@ -114,6 +123,9 @@ struct PgController::Impl : std::enable_shared_from_this<PgController::Impl> {
   Async<void> stop_server(ha::StopMode mode, bool checkpoint_first, Duration timeout);
   Async<void> restart(ha::Task task);
   Async<void> promote(Duration timeout);
+  Async<void> ask_for_promotion(PostmasterFile file,
+                                Result<std::unique_ptr<Connection>> taken,
+                                TimePoint deadline);
   Async<void> wait_promoted(std::unique_ptr<Connection> connection, TimePoint deadline);
   Async<void> checkpoint(TimePoint deadline);
   Async<void> background_checkpoint();
@@ -157,7 +169,9 @@ struct PgController::Impl : std::enable_shared_from_this<PgController::Impl> {
   Async<void> copy_from(ha::Upstream upstream);
   Async<void> clean_leftovers();
   Async<std::vector<std::string>> tablespace_mappings(ha::Upstream upstream);
+  Result<void> mark_copy_complete();
   Result<void> swap_in();
+  void finish_swap();
 
   // bootstrap.cpp
   Async<void> bootstrap(ha::Task task);
@@ -191,6 +205,7 @@ struct PgController::Impl : std::enable_shared_from_this<PgController::Impl> {
   std::string new_dir;
   std::string rewinding_marker;
   std::string creating_marker;
+  std::string copying_marker;  // exists: new_dir is ours; "building" or "complete <inode>"
 
   std::function<void()> wake;
   std::string progress;

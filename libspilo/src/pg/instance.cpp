@@ -1,6 +1,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -47,6 +48,10 @@ void ProcessWatch::arm(const std::shared_ptr<asio::posix::stream_descriptor>& de
       });
 }
 
+bool ProcessWatch::alive() const noexcept {
+  return descriptor_ && !has_ended(descriptor_->native_handle());
+}
+
 void ProcessWatch::stop() {
   if (descriptor_) {
     boost::system::error_code ignored;
@@ -87,16 +92,60 @@ std::optional<PostmasterFile> read_postmaster_file(const std::string& data_dir) 
 
 std::optional<PostmasterFile> PgController::Impl::live_postmaster() {
   guard::DirectoryId id;
-  if (guard::directory_id(options.data_dir.c_str(), id) != 0) return std::nullopt;
-  auto file = read_postmaster_file(options.data_dir);
-  if (file && guard::is_server_process(file->pid, id)) return file;
+  const bool visible = guard::directory_id(options.data_dir.c_str(), id) == 0;
+  if (visible) {
+    auto file = read_postmaster_file(options.data_dir);
+    if (file && guard::is_server_process(file->pid, id)) return file;
+  }
   if (child != 0) {  // started, but not yet known by its file
     PostmasterFile starting;
     starting.pid = child;
     starting.status = "starting";
     return starting;
   }
+  // A file or a directory that can't be read just now says nothing about a server that is watched.
+  if (postmaster.alive() && (!visible || guard::is_server_process(postmaster.pid(), id))) {
+    PostmasterFile known;
+    known.pid = postmaster.pid();
+    return known;
+  }
   return std::nullopt;
+}
+
+bool PgController::Impl::signal_postmaster(pid_t pid, int signal) {
+  if (pid == child) return ::kill(pid, signal) == 0;  // its number is its own until we reap it
+  const int pidfd = open_pidfd(pid);
+  if (pidfd < 0) return false;
+  guard::DirectoryId id;
+  // Asked behind the descriptor: it stays that of the process that we looked at.
+  const bool ours = (pid == postmaster.pid() && postmaster.alive()) ||
+                    (guard::directory_id(options.data_dir.c_str(), id) == 0 &&
+                     guard::is_server_process(pid, id));
+  const bool sent =
+      ours && ::syscall(SYS_pidfd_send_signal, pidfd, signal, nullptr, 0) == 0;
+  ::close(pidfd);
+  return sent;
+}
+
+// A server whose directory was moved away goes on in it, and we would look at another directory and
+// take it for down: then somebody else leads while it still acknowledges commits.
+void PgController::Impl::end_moved_server() {
+  const pid_t pid = postmaster.pid();
+  if (task_running || !postmaster.alive()) return;
+  guard::DirectoryId id;
+  const int problem = guard::directory_id(options.data_dir.c_str(), id);
+  if (problem != 0 && problem != ENOENT && problem != ENOTDIR) return;  // it can't be seen just now
+  if (problem == 0 && guard::is_server_process(pid, id)) return;
+  guard::DirectoryId home;
+  if (guard::directory_id(fmt::format("/proc/{}/cwd", pid).c_str(), home) != 0) return;
+  if (!guard::is_server_process(pid, home)) return;
+  log.error("data_dir {} was moved away under the running PostgreSQL (process {}): ending it",
+            options.data_dir,
+            pid);
+  const auto ended = guard::end_server(home, pid, 2000);
+  if (!ended.complete())
+    log.error("{} of its processes remain after {} ms", ended.remaining, ended.took_ns / 1'000'000);
+  postmaster_ended(pid);
 }
 
 void PgController::Impl::adopt(pid_t pid) {
@@ -141,7 +190,13 @@ void PgController::Impl::postmaster_ended(pid_t pid) {
 Result<void> PgController::Impl::kill_now() {
   // A postmaster that was just started may not work in the data directory yet.
   if (child != 0) ::kill(child, SIGKILL);
-  const auto ended = guard::end_server(options.data_dir.c_str());
+  auto ended = guard::end_server(options.data_dir.c_str());
+  guard::DirectoryId home;
+  // Its directory may have been moved away.
+  if (postmaster.alive() &&
+      guard::directory_id(fmt::format("/proc/{}/cwd", postmaster.pid()).c_str(), home) == 0 &&
+      guard::is_server_process(postmaster.pid(), home))
+    ended = guard::end_server(home, postmaster.pid(), 2000);
   if (const pid_t pid = child != 0 ? child : postmaster.pid(); pid != 0) {
     int status = 0;
     if (::waitpid(pid, &status, WNOHANG) == pid) {
@@ -284,6 +339,8 @@ Async<void> PgController::Impl::start_server(bool as_primary,
   if (valid.has_error()) co_return valid.error();
   auto signalled = set_standby_signal(!as_primary);
   if (signalled.has_error()) co_return signalled.error();
+  // Who cancels a start has lost the right to it: the last moment to see that.
+  if (co_await cancelled()) co_return Error(errc::cancelled, "start PostgreSQL");
   struct stat info {};
   const auto log_begin =
       ::stat(log_file.c_str(), &info) == 0 ? static_cast<std::uint64_t>(info.st_size) : 0;
@@ -370,7 +427,7 @@ Async<void> PgController::Impl::stop_server(ha::StopMode mode,
   if (co_await cancelled()) co_return Error(errc::cancelled, "stop PostgreSQL");
   say(fast ? "stopping PostgreSQL" : "stopping PostgreSQL at once");
   stopping = true;
-  ::kill(file->pid, fast ? SIGINT : SIGQUIT);
+  signal_postmaster(file->pid, fast ? SIGINT : SIGQUIT);
   const auto limit = fast ? deadline : std::min(deadline, clock.now() + 300ms);
   const bool ended = co_await wait_for_end(clock, file->pid, limit);
   if (!ended && fast) {
@@ -427,10 +484,32 @@ Async<void> PgController::Impl::promote(Duration timeout) {
   say("promoting");
   const auto attempt = std::min(deadline, clock.now() + 2s);
   auto taken = co_await take(attempt);
+  if (co_await cancelled()) co_return Error(errc::cancelled, "promote");
+  auto promoted = co_await ask_for_promotion(*file, std::move(taken), deadline);
+  if (promoted.has_error()) {
+    // A promotion that was asked for can't be called off: it may end at any time, when somebody
+    // else leads already. Only the end of the server ends it; it is a replica when it is started
+    // again.
+    log.warning("{}; ending PostgreSQL, or it would become a primary later",
+                promoted.error().text());
+    const auto killed = kill_now();
+    if (killed.has_error()) log.error("{}", killed.error().text());
+    co_return promoted.error();
+  }
+  current_following.reset();
+  // pg_rewind of the others needs the new timeline in the control file.
+  if (!checkpoint_running) spawn(background_checkpoint(), "checkpoint after promotion");
+  co_return Result<void>{};
+}
+
+Async<void> PgController::Impl::ask_for_promotion(PostmasterFile file,
+                                                  Result<std::unique_ptr<Connection>> taken,
+                                                  TimePoint deadline) {
   std::unique_ptr<Connection> connection;
   bool asked = false;
   if (taken.has_value()) {
     connection = std::move(*taken);
+    const auto attempt = std::min(deadline, clock.now() + 2s);
     auto answer = co_await connection->query("SELECT pg_promote(false)", attempt);
     asked = answer.has_value();
     // "recovery is not in progress": it is a primary already, which the wait finds out.
@@ -443,15 +522,10 @@ Async<void> PgController::Impl::promote(Duration timeout) {
     // What `pg_ctl promote` does.
     auto written = write_file(options.data_dir + "/promote", "", 0600);
     if (written.has_error()) co_return written.error();
-    if (::kill(file->pid, SIGUSR1) != 0)
+    if (!signal_postmaster(file.pid, SIGUSR1))
       co_return Error(errc::unavailable, "promote: the postmaster is gone");
   }
-  auto promoted = co_await wait_promoted(std::move(connection), deadline);
-  if (promoted.has_error()) co_return promoted.error();
-  current_following.reset();
-  // pg_rewind of the others needs the new timeline in the control file.
-  if (!checkpoint_running) spawn(background_checkpoint(), "checkpoint after promotion");
-  co_return Result<void>{};
+  co_return co_await wait_promoted(std::move(connection), deadline);
 }
 
 Async<void> PgController::Impl::wait_promoted(std::unique_ptr<Connection> connection,

@@ -133,6 +133,17 @@ std::string written_at(const std::string& path) {
   return codec::dump_wall_time(WallTime(since));
 }
 
+// "1764035161" or "1764035161.2": what move_aside() appends. A directory that people have named
+// otherwise is theirs.
+bool is_stamp(std::string_view text) {
+  constexpr std::string_view digits = "0123456789";
+  const auto first = std::min(text.find_first_not_of(digits), text.size());
+  if (first < 10) return false;
+  text.remove_prefix(first);
+  return text.empty() || (text.size() > 1 && text.front() == '.' &&
+                          text.find_first_not_of(digits, 1) == std::string_view::npos);
+}
+
 std::string first_foreign_entry(const std::string& path) {
   std::string out;
   DIR* directory = ::opendir(path.c_str());
@@ -241,6 +252,23 @@ void PgController::Impl::look_at_control_file(NodeView& view) {
     view.problem = "pg_rewind was interrupted: this directory must not be started, only rejoined";
 }
 
+// A directory or programs that can't be used say nothing about the server that runs there. Whoever
+// takes it for down gives its lock away while it acknowledges commits.
+void PgController::Impl::look_for_server(NodeView& view) {
+  const auto file = live_postmaster();
+  guard::DirectoryId id;
+  const bool visible = guard::directory_id(options.data_dir.c_str(), id) == 0;
+  if (!file && (!visible || !guard::server_processes_exist(options.data_dir.c_str()))) return;
+  if (file) {
+    adopt(file->pid);
+    view.postmaster_pid = file->pid;
+  }
+  view.process = NodeView::Process::hung;
+  // What can't be known is taken for what needs more care.
+  view.role = exists(options.data_dir + "/standby.signal") ? NodeView::Role::replica
+                                                           : NodeView::Role::primary;
+}
+
 void PgController::Impl::report_down(NodeView& view) {
   if (postmaster.pid() != 0 || !orphans_checked) postmaster_ended(postmaster.pid());
   if (!orphans_checked && guard::server_processes_exist(options.data_dir.c_str())) {
@@ -275,11 +303,15 @@ Async<NodeView> PgController::Impl::observe(TimePoint deadline) {
   NodeView view;
   view.observed_at = clock.now();
   auto programs = co_await ensure_programs();
+  end_moved_server();
+  if (!task_running) finish_swap();
   look_at_directory(view);
-  if (view.data_dir == NodeView::DataDir::unusable) co_return view;
-  if (programs.has_error()) {
+  if (programs.has_error() && view.data_dir != NodeView::DataDir::unusable) {
     view.data_dir = NodeView::DataDir::unusable;
     view.problem = programs.error().text();
+  }
+  if (view.data_dir == NodeView::DataDir::unusable) {
+    look_for_server(view);
     co_return view;
   }
   if (!task_running && exists(creating_marker)) {
@@ -288,6 +320,10 @@ Async<NodeView> PgController::Impl::observe(TimePoint deadline) {
   }
   if (view.data_dir != NodeView::DataDir::initialized) co_return view;
   look_at_control_file(view);
+  if (view.data_dir == NodeView::DataDir::unusable) {
+    look_for_server(view);
+    co_return view;
+  }
   const auto file = live_postmaster();
   if (!file) {
     // The server may have ended between the two looks; what it wrote last counts.
@@ -295,7 +331,8 @@ Async<NodeView> PgController::Impl::observe(TimePoint deadline) {
     report_down(view);
     co_return view;
   }
-  adopt(file->pid);
+  // The recovery that a task of ours runs is reaped by that task, which needs its exit status.
+  if (!file->single_user || !task_running) adopt(file->pid);
   view.postmaster_pid = file->pid;
   // Crash recovery by a single-user server is nobody's primary, whatever the directory looks like:
   // nobody can connect to it.
@@ -498,8 +535,15 @@ void PgController::Impl::forget_old_directories(const NodeView& view) {
   const auto prefix = options.data_dir.substr(options.data_dir.find_last_of('/') + 1) + ".old-";
   std::string found;
   if (DIR* directory = ::opendir(parent.c_str())) {
-    while (const dirent* entry = ::readdir(directory))
-      if (std::string_view(entry->d_name).starts_with(prefix)) found = parent + "/" + entry->d_name;
+    while (const dirent* entry = ::readdir(directory)) {
+      const std::string_view name = entry->d_name;
+      if (!name.starts_with(prefix) || !is_stamp(name.substr(prefix.size()))) continue;
+      auto path = parent + "/" + entry->d_name;
+      // Of another cluster, or in use: not what we replaced.
+      const auto control = read_control_file(path);
+      if (control.has_value() && control->system_id != view.system_id) continue;
+      if (!guard::server_processes_exist(path.c_str())) found = std::move(path);
+    }
     ::closedir(directory);
   }
   old_directories = !found.empty();

@@ -134,7 +134,7 @@ Async<void> PgController::Impl::follow(ha::Task task) {
   const Following wanted = std::move(*made);
   auto valid = co_await validate_configuration(wanted);
   if (valid.has_error()) co_return valid.error();
-  if (::kill(file->pid, SIGHUP) != 0)
+  if (!signal_postmaster(file->pid, SIGHUP))
     co_return Error(errc::unavailable, "follow: the postmaster is gone");
   settings_stale = true;
   // The signal travels from the postmaster to its children: until a session sees it, nothing can
