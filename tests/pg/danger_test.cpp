@@ -87,6 +87,14 @@ TEST_CASE("a server whose postmaster.pid can't be read is not taken for dead") {
   CHECK(view.postmaster_pid == before.postmaster_pid);
   fs::permissions(file, fs::perms(0600));
   CHECK(node.observe().start_time == before.start_time);
+  // Nor by an agent that has not seen it before.
+  fs::permissions(file, fs::perms(0));
+  node.agent();
+  const auto unknown = node.observe();
+  CHECK(unknown.alive());
+  CHECK(node.server_exists());
+  fs::permissions(file, fs::perms(0600));
+  CHECK(node.observe().start_time == before.start_time);
   REQUIRE_OK(node.stop());
 }
 
@@ -143,6 +151,24 @@ TEST_CASE("a promotion that does not end in time never ends") {
   start.upstream = a.as_upstream();
   REQUIRE_OK(b.perform(start));
   CHECK(b.observe_until([](const NodeView& v) { return v.streaming && v.role == Role::replica; }));
+}
+
+TEST_CASE("a pg_rewind of an agent that died does not write into the next copy") {
+  Bench bench;
+  Node a(bench, "n1");
+  Node b(bench, "n2");
+  REQUIRE_OK(a.perform(ha::TaskKind::bootstrap));
+  REQUIRE_OK(b.perform(ha::TaskKind::clone, a));
+  REQUIRE_OK(b.stop());
+  const auto fifo = bench.directory / "nobody-writes-here";
+  REQUIRE(::mkfifo(fifo.c_str(), 0600) == 0);
+  const Process orphan(
+      {"/bin/sh", "-c", "read line < " + fifo, "pg_rewind", "-D", b.options.data_dir},
+      bench.directory / "orphan.log");
+  std::ofstream(b.options.data_dir + ".rewinding") << "x";
+  REQUIRE_OK(b.perform(ha::TaskKind::rejoin, a));
+  const auto state = slurp("/proc/" + std::to_string(orphan.pid()) + "/stat");
+  CHECK((state.empty() || state[state.rfind(')') + 2] == 'Z'));
 }
 
 TEST_CASE("only what a copy of ours has left is removed") {

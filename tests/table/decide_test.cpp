@@ -561,6 +561,22 @@ TEST_CASE("decide: switchover") {
        },
        "handover-release",
        {}},
+      {"the heir is gone, and the lease with it: nothing becomes a primary again",
+       [](Case& c) {
+         c.i_lead();
+         c.request("n1", "n3");
+         c.stopped();
+         c.node().checkpoint_end = Lsn{1100};
+         c.memory.handover = ha::Handover{.candidate = NodeName("n3"), .started = t0 - 10s};
+         c.facts.last_task = ha::FinishedTask{
+             .id = ha::TaskId{3}, .task = {.kind = TaskKind::stop}, .finished = t0 - 5s};
+         c.memory.last_callback_task = ha::TaskId{3};
+         c.facts.session_valid_until = t0 - 1ms;
+         c.facts.store_answers = false;
+         c.unreachable("n3");
+       },
+       "start-server",
+       {"start-task start"}},
       {"the heir is gone: start again as the primary, nothing is lost",
        [](Case& c) {
          c.i_lead();

@@ -66,6 +66,8 @@ bool handover_release(Plan& plan) {
   }
   // Nobody has everything. Going on as the primary loses nothing; handing over would.
   plan.mem.handover.reset();
+  // On a lease that is over nothing becomes a primary again.
+  if (!plan.lock_held || !plan.f.guard_ready) return false;
   plan.start(Task{.kind = TaskKind::start, .as_primary = true, .reason = "the hand-over failed"});
   return plan.say("hand-over failed, starting as the primary again: {}", heirs.problems);
 }

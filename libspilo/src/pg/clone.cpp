@@ -26,21 +26,6 @@ std::string copy_complete(const guard::DirectoryId& id) {
 // A copy of terabytes may take days, but it must move: this long without a sign of life ends it.
 constexpr Duration stall_limit = 15min;
 
-// A pg_basebackup of an agent that died goes on until it notices: it must not write beside ours.
-void end_writers_of(const std::string& directory) {
-  DIR* proc = ::opendir("/proc");
-  if (proc == nullptr) return;
-  while (const dirent* entry = ::readdir(proc)) {
-    if (entry->d_name[0] < '1' || entry->d_name[0] > '9') continue;
-    const auto words = read_file(fmt::format("/proc/{}/cmdline", entry->d_name));
-    if (words.has_error()) continue;
-    const auto argument = "--pgdata=" + directory;
-    if (words->find(argument + std::string(1, '\0')) == std::string::npos) continue;
-    ::kill(static_cast<pid_t>(std::atol(entry->d_name)), SIGKILL);
-  }
-  ::closedir(proc);
-}
-
 // "1234/5678 kB (21%), 0/1 tablespace" as people read it.
 std::string copy_progress(std::string_view piece) {
   const auto unit = piece.rfind(" kB (");
@@ -75,6 +60,26 @@ bool is_forbidden(std::string_view name) {
 }
 
 }  // namespace
+
+// A pg_basebackup or pg_rewind of an agent that died goes on until it notices, and names its files
+// by their paths: it would write into what takes the place of its directory.
+void end_writers_of(const std::string& directory) {
+  const std::string end(1, '\0');
+  const auto copying = "--pgdata=" + directory + end;
+  const auto rewinding = end + "-D" + end + directory + end;
+  DIR* proc = ::opendir("/proc");
+  if (proc == nullptr) return;
+  while (const dirent* entry = ::readdir(proc)) {
+    if (entry->d_name[0] < '1' || entry->d_name[0] > '9') continue;
+    const auto words = read_file(fmt::format("/proc/{}/cmdline", entry->d_name));
+    if (words.has_error()) continue;
+    const bool rewinds = words->find("pg_rewind") != std::string::npos &&
+                         words->find(rewinding) != std::string::npos;
+    if (!rewinds && words->find(copying) == std::string::npos) continue;
+    ::kill(static_cast<pid_t>(std::atol(entry->d_name)), SIGKILL);
+  }
+  ::closedir(proc);
+}
 
 Error mount_point_error(const std::string& data_dir) {
   return Error(errc::unsupported,

@@ -245,7 +245,15 @@ Async<Outcome> run_program(Clock& clock,
   write_end.reset();
   if (started.has_error()) co_return started.error();
   const pid_t pid = *started;
-  Descriptor ended(executor, open_pidfd(pid));
+  const int pidfd = open_pidfd(pid);
+  if (pidfd < 0) {
+    const int problem = errno;
+    kill_session(pid);
+    reap_killed(pid);
+    co_return Error(errc::command_failed,
+                    fmt::format("watch {}: {}", command.argv.at(0), std::strerror(problem)));
+  }
+  Descriptor ended(executor, pidfd);
   KeptOutput kept;
   std::array<char, 16 * 1024> buffer{};
   bool wanted = true;

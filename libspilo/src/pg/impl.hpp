@@ -64,6 +64,7 @@ Result<std::string> read_file(const std::string& path);
 Result<void> write_file(const std::string& path, std::string_view content, mode_t mode);
 bool exists(const std::string& path) noexcept;
 bool is_mount_point(const std::string& path) noexcept;
+void end_writers_of(const std::string& directory);
 Error mount_point_error(const std::string& data_dir);
 void sync_directory(const std::string& path) noexcept;
 std::string parent_of(const std::string& path);

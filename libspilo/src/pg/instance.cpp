@@ -171,6 +171,11 @@ void PgController::Impl::postmaster_ended(pid_t pid) {
     if (reaped == 0) return;  // a child of ours that lives
     if (reaped == pid) child_status = status;
     if (pid == child) child = 0;
+    // Of another parent: it has ended only when nothing but that can be the reason why it is not seen.
+    const int pidfd = reaped == pid ? -1 : open_pidfd(pid);
+    const bool lives = reaped != pid && (pidfd >= 0 ? !has_ended(pidfd) : errno != ESRCH);
+    if (pidfd >= 0) ::close(pidfd);
+    if (lives) return;
   }
   if (postmaster.pid() == pid) postmaster.stop();
   wal_receiver.stop();
@@ -178,6 +183,9 @@ void PgController::Impl::postmaster_ended(pid_t pid) {
   stopping = false;
   frozen = false;
   if (const auto file = live_postmaster(); file && file->pid != pid) return;
+  // A file that is there and can't be read may name a server that lives.
+  const auto file = read_file(options.data_dir + "/postmaster.pid");
+  if (file.has_error() && !file.error().is(errc::not_found)) return;
   const auto ended = guard::end_server(options.data_dir.c_str());
   orphans_checked = ended.complete();
   if (ended.killed > 0)

@@ -116,6 +116,7 @@ Async<void> PgController::Impl::rejoin(ha::Task task) {
     }
   }
   postmaster_ended(postmaster.pid());
+  if (exists(rewinding_marker)) end_writers_of(options.data_dir);
   if (!exists(options.data_dir + "/global/pg_control")) co_return co_await clone(task);
   for (int round = 0; round < 3; ++round) {
     if (co_await cancelled()) co_return Error(errc::cancelled, "rejoin");
