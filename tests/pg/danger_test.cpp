@@ -45,32 +45,34 @@ TEST_CASE("a directory or programs that can't be used do not hide the server tha
   Node node(bench, "n1");
   REQUIRE_OK(node.perform(ha::TaskKind::bootstrap));
   REQUIRE(node.observe().accepts_writes());
-  SUBCASE("a mode that PostgreSQL would not start with") {
-    fs::permissions(node.options.data_dir, fs::perms(0755));
+  const auto& dir = node.options.data_dir;
+  for (const char* what : {"a mode that PostgreSQL would not start with",
+                           "the same, and the agent is new",
+                           "the programs are gone, or too slow to tell their version",
+                           "the control file can't be read"}) {
+    CAPTURE(what);
+    const std::string_view harm = what;
+    if (harm.find("mode") != harm.npos || harm.find("same") != harm.npos)
+      fs::permissions(dir, fs::perms(0755));
+    if (harm.find("control") != harm.npos)
+      fs::permissions(dir + "/global/pg_control", fs::perms(0));
+    if (harm.find("programs") != harm.npos) node.options.bin_dir = "/nowhere";
+    if (harm.find("same") != harm.npos || harm.find("programs") != harm.npos) node.agent();
+    const auto view = node.observe();
+    INFO(view.problem);
+    CHECK(view.data_dir == DataDir::unusable);
+    CHECK(view.alive());
+    CHECK(view.role == Role::primary);
+    CHECK_FALSE(view.accepts_writes());
+    CHECK(node.server_exists());
+    fs::permissions(dir, fs::perms(0700));
+    fs::permissions(dir + "/global/pg_control", fs::perms(0600));
+    if (harm.find("programs") != harm.npos) {
+      node.options.bin_dir = programs_directory();
+      node.agent();
+    }
+    CHECK(node.observe().accepts_writes());
   }
-  SUBCASE("the same, and the agent is new") {
-    fs::permissions(node.options.data_dir, fs::perms(0755));
-    node.agent();
-  }
-  SUBCASE("the programs are gone, or too slow to tell their version") {
-    node.options.bin_dir = "/nowhere";
-    node.agent();
-  }
-  SUBCASE("the control file can't be read") {
-    fs::permissions(node.options.data_dir + "/global/pg_control", fs::perms(0));
-  }
-  const auto view = node.observe();
-  INFO(view.problem);
-  CHECK(view.data_dir == DataDir::unusable);
-  CHECK(view.alive());
-  CHECK(view.role == Role::primary);
-  CHECK_FALSE(view.accepts_writes());
-  CHECK(node.server_exists());
-  fs::permissions(node.options.data_dir, fs::perms(0700));
-  fs::permissions(node.options.data_dir + "/global/pg_control", fs::perms(0600));
-  node.options.bin_dir = programs_directory();
-  node.agent();
-  CHECK(node.observe().accepts_writes());
 }
 
 TEST_CASE("a server whose postmaster.pid can't be read is not taken for dead") {
@@ -214,39 +216,37 @@ TEST_CASE("a copy that was complete survives an end between the two renames") {
   struct stat info {};
   REQUIRE(::stat(dir.c_str(), &info) == 0);
   const auto complete = "complete " + std::to_string(info.st_ino) + "\n";
-  SUBCASE("the old directory is out of the way, the copy is not in its place") {
-    fs::rename(dir, dir + ".new");
-    std::ofstream(dir + ".copying") << complete;
-    std::ofstream(dir + ".rewinding") << "x";
-    b.agent();
-    const auto view = b.observe();
-    CHECK(view.data_dir == DataDir::initialized);
-    CHECK_FALSE(fs::exists(dir + ".rewinding"));
-    CHECK_FALSE(fs::exists(dir + ".new"));
-  }
-  SUBCASE("it is in its place, and the markers are left") {
-    std::ofstream(dir + ".copying") << complete;
-    std::ofstream(dir + ".rewinding") << "x";
-    b.agent();
-    CHECK(b.observe().data_dir == DataDir::initialized);
-    CHECK_FALSE(fs::exists(dir + ".rewinding"));
-  }
-  SUBCASE("an incomplete copy is none") {
-    fs::rename(dir, dir + ".new");
-    std::ofstream(dir + ".copying") << "building\n";
-    b.agent();
-    CHECK(b.observe().data_dir == DataDir::empty);
-    REQUIRE_OK(b.perform(ha::TaskKind::clone, a));
-    CHECK(only_sibling(b, ".found-").empty());
-  }
-  SUBCASE("a rewound directory is not excused by an old marker") {
-    std::ofstream(dir + ".copying") << "complete 1\n";
-    std::ofstream(dir + ".rewinding") << "x";
-    b.agent();
-    b.observe();
-    CHECK(fs::exists(dir + ".rewinding"));
-    fs::remove(dir + ".rewinding");
-  }
+  // The old directory is out of the way, the copy is not in its place.
+  fs::rename(dir, dir + ".new");
+  std::ofstream(dir + ".copying") << complete;
+  std::ofstream(dir + ".rewinding") << "x";
+  b.agent();
+  CHECK(b.observe().data_dir == DataDir::initialized);
+  CHECK_FALSE(fs::exists(dir + ".rewinding"));
+  CHECK_FALSE(fs::exists(dir + ".new"));
+  CHECK_FALSE(fs::exists(dir + ".copying"));
+  // It is in its place, and the markers are left.
+  std::ofstream(dir + ".copying") << complete;
+  std::ofstream(dir + ".rewinding") << "x";
+  b.agent();
+  CHECK(b.observe().data_dir == DataDir::initialized);
+  CHECK_FALSE(fs::exists(dir + ".rewinding"));
+  CHECK_FALSE(fs::exists(dir + ".copying"));
+  // A directory that a rewind has left is not excused by an old marker.
+  std::ofstream(dir + ".copying") << "complete 1\n";
+  std::ofstream(dir + ".rewinding") << "x";
+  b.agent();
+  CHECK(b.observe().data_dir == DataDir::initialized);
+  CHECK(fs::exists(dir + ".rewinding"));
+  CHECK_FALSE(fs::exists(dir + ".copying"));
+  fs::remove(dir + ".rewinding");
+  // An incomplete copy is none.
+  fs::rename(dir, dir + ".new");
+  std::ofstream(dir + ".copying") << "building\n";
+  b.agent();
+  CHECK(b.observe().data_dir == DataDir::empty);
+  REQUIRE_OK(b.perform(ha::TaskKind::clone, a));
+  CHECK(only_sibling(b, ".found-").empty());
   CHECK(b.observe().data_dir == DataDir::initialized);
   CHECK_FALSE(fs::exists(dir + ".copying"));
 }
