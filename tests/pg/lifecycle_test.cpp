@@ -53,6 +53,9 @@ TEST_CASE("bootstrap creates a primary with its users; a new agent adopts it") {
   CHECK(script_saw.find("secret") == std::string::npos);
   CHECK(slurp(node.options.log_file).find("secret") == std::string::npos);
 
+  // What the cluster was configured with is remembered beside its data.
+  REQUIRE(node.controller->last_config().has_value());
+  CHECK(json::dump(node.controller->last_config()->document) == "{}");
   const auto old = view;
   node.agent();
   view = node.observe();

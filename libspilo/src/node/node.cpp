@@ -124,7 +124,13 @@ struct Node::Impl : std::enable_shared_from_this<Node::Impl> {
   awaitable<std::optional<ClusterView>> wait_for_store() {
     auto pause = Duration(500ms);
     std::string told;
+    const auto last_config = postgres->last_config();
+    // Whatever lease or promise an earlier agent held is over by then. Its guard has ended a primary before, if there was one.
+    const auto leases_over =
+        clock.now() + (last_config ? last_config->timing : config.identity.timing).ttl;
     while (!stopping()) {
+      if (clock.now() >= leases_over && !(last_config && last_config->pause))
+        co_await end_leaderless_primary();
       const auto deadline = clock.now() + 5s;
       auto view = co_await cluster_store->load(dcs::Freshness::linearizable, deadline);
       if (view.has_value()) co_return std::move(*view);
@@ -135,6 +141,15 @@ struct Node::Impl : std::enable_shared_from_this<Node::Impl> {
       pause = std::min<Duration>(pause * 2, 5s);
     }
     co_return std::nullopt;
+  }
+
+  awaitable<void> end_leaderless_primary() {
+    const auto view = co_await postgres->observe(clock.now() + 2s);
+    if (view.has_error() || !view->alive() || view->role != NodeView::Role::primary) co_return;
+    logger.error(
+        "ending PostgreSQL: it is a primary, no lease is known, and {} has not answered for a ttl", store_name);
+    const auto ended = postgres->kill_now();
+    if (ended.has_error()) logger.error("{}", ended.error().text());
   }
 
   Async<bool> stop_wait() {
@@ -179,6 +194,8 @@ struct Node::Impl : std::enable_shared_from_this<Node::Impl> {
 
   void make_supervisor() {
     Ports ports{clock, *store, *postgres, *peers, *guard, *watchdog, board};
+    // Should the store have lost the configuration: what the cluster had counts, not what it began with.
+    if (const auto last = postgres->last_config()) config.identity.bootstrap_dcs = last->document;
     supervisor =
         std::make_unique<Supervisor>(ports, config.identity, logger, seed_of(config.identity));
     auto control = rest::node_of(*supervisor);

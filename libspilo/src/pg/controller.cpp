@@ -214,6 +214,13 @@ void PgController::configure(const DynamicConfig& config) {
   impl_->dynamic = config;
   if (impl_->major != 0) impl_->apply_settings();
 }
+std::optional<DynamicConfig> PgController::last_config() const {
+  const auto text = read_file(impl_->dynamic_config_path());
+  if (text.has_error()) return {};
+  const auto document = json::parse(*text);
+  if (document.has_error() || document->is_null()) return {};
+  return parse_dynamic_config(*document);
+}
 void PgController::reconfigure(PgOptions options) {
   options.data_dir = impl_->options.data_dir;
   options.name = impl_->options.name;

@@ -145,7 +145,18 @@ Result<void> PgController::Impl::write_configuration(const std::optional<Followi
     }
   }
   current_following = following;
-  return {};
+  return write_dynamic_config();
+}
+
+// The cluster's configuration as it was last known, under Patroni's name for it: for tools that look for it, and for an agent
+// whose store is empty or away.
+std::string PgController::Impl::dynamic_config_path() const {
+  return options.data_dir + "/patroni.dynamic.json";
+}
+
+Result<void> PgController::Impl::write_dynamic_config() {
+  if (dynamic.document.is_null()) return {};
+  return write_file(dynamic_config_path(), json::dump(dynamic.document), 0600);
 }
 
 // Writes the configuration and lets PostgreSQL judge it: what it would refuse is dropped with a

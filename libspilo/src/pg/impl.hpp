@@ -142,6 +142,8 @@ struct PgController::Impl : std::enable_shared_from_this<PgController::Impl> {
   Result<void> set_standby_signal(bool standby);
   Result<void> write_passfile();
   std::string conf_path() const;
+  std::string dynamic_config_path() const;
+  Result<void> write_dynamic_config();
   std::vector<Assignment> raised_parameters(bool as_primary) const;
   Result<void> move_aside(const std::string& path, const std::string& kind);
   Async<void> remove_tree(std::string path);

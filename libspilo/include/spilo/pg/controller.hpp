@@ -4,6 +4,7 @@
 
 #include <boost/asio/any_io_executor.hpp>
 #include <memory>
+#include <optional>
 
 #include "spilo/core/log.hpp"
 #include "spilo/pg/options.hpp"
@@ -36,6 +37,9 @@ class PgController final : public Postgres {
                          std::vector<std::pair<std::string, Lsn>> positions,
                          TimePoint deadline) override;
   void configure(const DynamicConfig& config) override;
+  // The cluster's configuration when this data directory was last configured, by this agent or an
+  // earlier one; nothing when there is none that can be read.
+  std::optional<DynamicConfig> last_config() const;
   Result<void> kill_now() override;
   void on_change(std::function<void()> wake) override;
   std::string progress() const override;
