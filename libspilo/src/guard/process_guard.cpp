@@ -1,6 +1,7 @@
 #include "spilo/guard/process_guard.hpp"
 
 #include <dirent.h>
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
@@ -17,6 +18,7 @@
 #include <array>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <cerrno>
+#include <climits>
 #include <cstdlib>
 #include <cstring>
 #include <optional>
@@ -224,6 +226,19 @@ std::string directory_of_running_program() {
   return path.substr(0, path.find_last_of('/'));
 }
 
+// Empty when this code is part of the program itself, as it is with static libraries.
+std::string directory_of_this_library() {
+  static const char here = 0;
+  Dl_info info{};
+  if (::dladdr(&here, &info) == 0 || info.dli_fname == nullptr ||
+      std::strstr(info.dli_fname, ".so") == nullptr)
+    return {};
+  std::array<char, PATH_MAX> target;
+  if (::realpath(info.dli_fname, target.data()) == nullptr) return {};
+  const std::string path(target.data());
+  return path.substr(0, path.find_last_of('/'));
+}
+
 }  // namespace
 
 Result<std::string> find_guard_program() {
@@ -234,6 +249,8 @@ Result<std::string> find_guard_program() {
     places.push_back(here + "/spilo-guard");
     places.push_back(here + "/../libexec/spilo/spilo-guard");
   }
+  if (const auto library = directory_of_this_library(); !library.empty())
+    places.push_back(library + "/" SPILO_GUARD_FROM_LIBRARY);
   places.emplace_back(SPILO_GUARD_INSTALLED);
   std::string tried;
   for (const auto& place : places) {

@@ -33,7 +33,8 @@ struct GuardOptions {
 };
 
 // Where spilo-guard is: $SPILO_GUARD_PATH; beside the running program; ../libexec/spilo/ from
-// there; where this library was installed to. not_found names all the places.
+// there; the same from where this library was loaded, when it is a shared one; where this library
+// was configured to be installed. not_found names all the places.
 Result<std::string> find_guard_program();
 
 // One strand of execution, on the executor it was made with; destroy it before that executor's
