@@ -115,6 +115,31 @@ TEST_CASE("decide: following") {
 TEST_CASE("decide: keeping and losing the lock") {
   check({
       {"the leader with the lock goes on", [](Case& c) { c.i_lead(); }, "keep-lock", {}},
+      {"without failsafe mode the leader empties the list, or who joins later could never lead",
+       [](Case& c) {
+         c.i_lead();
+         c.config().failsafe_mode = false;
+       },
+       "keep-lock",
+       {"write failsafe={} fenced"}},
+      {"once",
+       [](Case& c) {
+         c.i_lead();
+         c.config().failsafe_mode = false;
+         c.cluster().failsafe->clear();
+       },
+       "keep-lock",
+       {}},
+      {"and writes none before its own configuration, which may turn it off, is in force",
+       [](Case& c) {
+         c.i_lead();
+         c.id.bootstrap_dcs.set("failsafe_mode", false);
+         c.cluster().config.reset();
+         c.cluster().config_version = {};
+         c.cluster().failsafe.reset();
+       },
+       "keep-lock",
+       {R"(write config={"failsafe_mode":false} fenced)"}},
       {"a primary ends at once when somebody else leads",
        [](Case& c) {
          c.i_lead();

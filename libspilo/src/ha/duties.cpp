@@ -177,11 +177,18 @@ void keep_history(Plan& plan) {
 }
 
 void keep_failsafe(Plan& plan) {
-  if (!plan.config.failsafe_mode) return;
+  // Our own configuration of the cluster, which may say otherwise than the defaults, is on its way.
+  if (!plan.cluster->config && !plan.id.bootstrap_dcs.is_null()) return;
+  // Without failsafe mode the list is emptied, by the leader, who then knows that it is off: a list
+  // that nobody keeps would exclude every node that joins later from leading.
   std::map<NodeName, std::string> members;
-  for (const auto& member : plan.cluster->members)
-    if (!member.api_url.empty()) members[member.name] = member.api_url;
-  members[plan.id.node] = plan.id.api_url;
+  if (plan.config.failsafe_mode) {
+    for (const auto& member : plan.cluster->members)
+      if (!member.api_url.empty()) members[member.name] = member.api_url;
+    members[plan.id.node] = plan.id.api_url;
+  } else if (!plan.cluster->failsafe) {
+    return;
+  }
   if (plan.cluster->failsafe == members) return;
   plan.emit_once(InFlight::failsafe_key,
                  WriteKey{.kind = InFlight::failsafe_key,
