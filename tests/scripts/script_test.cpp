@@ -100,6 +100,9 @@ class Script {
     if (verb == "released") return ha::LockReleased{};
     if (verb == "published")
       return ha::Written{ha::InFlight::publish, "{}", machine_.facts().session, {}};
+    if (verb == "claimed")
+      return ha::Written{ha::InFlight::initialize, "", machine_.facts().session, {}};
+    if (verb == "erased") return ha::Written{ha::InFlight::initialize, "erased", {}, {}};
     if (verb == "guard") return ha::GuardReady{!a.has("failed"), a.text("failed")};
     if (verb == "task-done") {
       std::optional<Error> failure;
@@ -122,6 +125,10 @@ class Script {
     } else {
       view.leader = LeaderKey{
           NodeName(leader), {70, 70}, SessionId(a.text("session", leader == "n1" ? "s1" : "s2"))};
+    }
+    if (a.has("initialize")) {
+      view.initialize.reset();
+      if (a.text("initialize") != "-") view.initialize = a.text("initialize");
     }
     for (auto& member : view.members)
       member.role = member.name == NodeName(leader) ? "primary" : "replica";
@@ -151,6 +158,7 @@ class Script {
     node.received = node.replayed = node.role == NodeView::Role::replica ? lsn : Lsn{};
     node.streaming = a.has("streaming");
     node.upstream = a.text("upstream");
+    if (a.has("empty")) node = NodeView{.observed_at = now_};
     if (a.has("crashed")) {
       node.process = NodeView::Process::crashed;
       node.control_state = "in production";

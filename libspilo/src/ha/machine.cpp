@@ -175,6 +175,8 @@ class Fold {
         if (event.value.empty()) {
           m_.bootstrapped_here = true;
           m_.claim_session = event.session;
+          // How an earlier attempt ended says nothing about this one.
+          if (f_.last_task && f_.last_task->task.kind == TaskKind::bootstrap) f_.last_task.reset();
         }
         f_.cluster_stale = true;
         break;

@@ -82,7 +82,9 @@ bool excluded(Plan& plan) {
   if (plan.cluster->failsafe && !plan.cluster->failsafe->empty() &&
       !plan.cluster->failsafe->contains(plan.id.node))
     return plan.say(
-        "not racing: this node is not listed in failsafe, so a leader may live without asking it");
+        "not racing: this node is not listed in failsafe, so a leader may live without asking it; if "
+        "it certainly does not, name this node with `spiloctl failover --candidate {}`",
+        plan.id.node.str());
   const auto back = plan.mem.promote_failed_at + plan.t.ttl;
   if (plan.mem.promote_failed_at != TimePoint{} && plan.now < back) {
     plan.wake_at(back);
