@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "impl.hpp"
 
@@ -122,6 +123,12 @@ Async<void> PgController::Impl::bootstrap(ha::Task task) {
     postmaster_ended(postmaster.pid());
     auto moved = move_aside(options.data_dir, "failed");
     if (moved.has_error()) co_return done;  // the marker stays and says why
+    // Attempts are repeated, perhaps for a whole night: one of them is enough to look at.
+    const auto before = std::exchange(kept_failure, *moved);
+    if (!before.empty()) {
+      auto removed = co_await remove_tree(before);
+      if (removed.has_error()) log.warning("{}", removed.error().text());
+    }
   }
   ::unlink(creating_marker.c_str());
   co_return done;

@@ -96,7 +96,11 @@ Async<void> PgController::Impl::clean_leftovers() {
   }
   end_writers_of(new_dir);
   // Not begun by us, as far as anybody can say: it may be the only copy of somebody's work.
-  if (read_file(copying_marker).has_error()) co_return move_aside(new_dir, "found");
+  if (read_file(copying_marker).has_error()) {
+    const auto moved = move_aside(new_dir, "found");
+    if (moved.has_error()) co_return moved.error();
+    co_return Result<void>{};
+  }
   log.info("removing what an interrupted copy or creation left: {}", new_dir);
   auto removed = co_await remove_tree(new_dir);
   if (removed.has_value()) ::unlink(copying_marker.c_str());
@@ -229,7 +233,7 @@ Result<void> PgController::Impl::swap_in() {
   if (exists(options.data_dir) && ::rmdir(options.data_dir.c_str()) != 0) {
     if (errno == EBUSY) return mount_point_error(options.data_dir);
     auto moved = move_aside(options.data_dir, "old");
-    if (moved.has_error()) return moved;
+    if (moved.has_error()) return moved.error();
     old_directories = true;
   }
   if (::rename(new_dir.c_str(), options.data_dir.c_str()) != 0)

@@ -229,8 +229,9 @@ std::vector<Assignment> PgController::Impl::raised_parameters(bool as_primary) c
   return out;
 }
 
-Result<void> PgController::Impl::move_aside(const std::string& path, const std::string& kind) {
-  if (!exists(path)) return {};
+Result<std::string> PgController::Impl::move_aside(const std::string& path,
+                                                   const std::string& kind) {
+  if (!exists(path)) return std::string();
   const auto stamp =
       std::chrono::duration_cast<std::chrono::seconds>(clock.wall_now().time_since_epoch());
   auto target = fmt::format("{}.{}-{}", options.data_dir, kind, stamp.count());
@@ -239,7 +240,7 @@ Result<void> PgController::Impl::move_aside(const std::string& path, const std::
   if (::rename(path.c_str(), target.c_str()) != 0) return file_error("rename to " + target, path);
   sync_directory(parent_of(options.data_dir));
   log.info("{} is kept as {}", path, target);
-  return {};
+  return target;
 }
 
 Async<void> PgController::Impl::remove_tree(std::string path) {

@@ -119,6 +119,7 @@ struct PgController::Impl : std::enable_shared_from_this<PgController::Impl> {
   void postmaster_ended(pid_t pid);
   Result<void> kill_now();
   Async<void> start_server(bool as_primary, std::optional<Following> following, Duration timeout);
+  void accept_stale_pid_file(Command& command) const;
   Result<pid_t> spawn_postmaster(bool as_primary);
   Async<void> wait_until_ready(TimePoint deadline, std::uint64_t log_begin);
   Async<void> stop_server(ha::StopMode mode, bool checkpoint_first, Duration timeout);
@@ -145,7 +146,8 @@ struct PgController::Impl : std::enable_shared_from_this<PgController::Impl> {
   std::string dynamic_config_path() const;
   Result<void> write_dynamic_config();
   std::vector<Assignment> raised_parameters(bool as_primary) const;
-  Result<void> move_aside(const std::string& path, const std::string& kind);
+  // The new path; empty when there was nothing.
+  Result<std::string> move_aside(const std::string& path, const std::string& kind);
   Async<void> remove_tree(std::string path);
 
   // upstream.cpp
@@ -209,6 +211,7 @@ struct PgController::Impl : std::enable_shared_from_this<PgController::Impl> {
   std::string rewinding_marker;
   std::string creating_marker;
   std::string copying_marker;  // exists: new_dir is ours; "building" or "complete <inode>"
+  std::string kept_failure;  // the directory of the last creation that failed
 
   std::function<void()> wake;
   std::string progress;

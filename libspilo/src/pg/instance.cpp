@@ -306,15 +306,20 @@ std::string PgController::Impl::server_words(std::uint64_t log_begin) const {
   return words.last_words();
 }
 
+// A stale postmaster.pid would stop PostgreSQL when somebody else has that number now, or when the
+// old postmaster is a zombie that nobody has reaped yet.
+void PgController::Impl::accept_stale_pid_file(Command& command) const {
+  if (const auto stale = read_postmaster_file(options.data_dir))
+    command.env("PG_GRANDPARENT_PID", std::to_string(stale->pid));
+}
+
 Result<pid_t> PgController::Impl::spawn_postmaster(bool as_primary) {
   Command command(program("postgres"));
   const auto raised = raised_parameters(as_primary);
   for (auto& argument : postmaster_arguments(settings, options.data_dir, conf_path(), raised))
     command.arg(std::move(argument));
   if (!options.krbsrvname.empty()) command.env("PGKRBSRVNAME", options.krbsrvname);
-  // A stale postmaster.pid whose number somebody else has now would stop PostgreSQL.
-  if (const auto stale = read_postmaster_file(options.data_dir))
-    command.env("PG_GRANDPARENT_PID", std::to_string(stale->pid));
+  accept_stale_pid_file(command);
   const int out = ::open(log_file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
   if (out < 0)
     return Error(errc::command_failed,

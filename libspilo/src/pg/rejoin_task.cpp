@@ -169,6 +169,7 @@ Async<void> PgController::Impl::recover_single_user() {
   for (auto& argument : postmaster_arguments(settings, options.data_dir, conf_path(), raised))
     command.arg(std::move(argument));
   command.arg("--archive_mode=on").arg("--archive_command=false").arg("template1");
+  accept_stale_pid_file(command);
   const auto outcome = co_await run_program(clock, command, clock.now() + recovery_limit);
   if (outcome.has_error()) co_return outcome.error().in("crash recovery");
   if (!outcome->ok())
