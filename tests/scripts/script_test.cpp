@@ -130,6 +130,10 @@ class Script {
       view.initialize.reset();
       if (a.text("initialize") != "-") view.initialize = a.text("initialize");
     }
+    if (a.has("leader-tl"))
+      for (auto& member : view.members)
+        if (member.name == NodeName(leader))
+          member.timeline = TimelineId{static_cast<std::uint32_t>(a.number("leader-tl", 2))};
     for (auto& member : view.members)
       member.role = member.name == NodeName(leader) ? "primary" : "replica";
     if (a.has("candidate") || a.has("from")) {
@@ -156,6 +160,7 @@ class Script {
     const Lsn lsn{a.number("lsn", 1000)};
     node.flushed = node.role == NodeView::Role::primary ? lsn : Lsn{};
     node.received = node.replayed = node.role == NodeView::Role::replica ? lsn : Lsn{};
+    if (a.has("replayed")) node.replayed = Lsn{a.number("replayed", 1000)};
     node.streaming = a.has("streaming");
     node.upstream = a.text("upstream");
     if (a.has("empty")) node = NodeView{.observed_at = now_};

@@ -105,9 +105,13 @@ class Fold {
       m_.hung_since = f_.now;
     const bool should_stream =
         view.running() && view.role == NodeView::Role::replica && !view.upstream.empty();
-    if (!should_stream || view.streaming) {
+    const bool streams = view.streaming && !behind_the_leader(view);
+    // What came already is replayed before more is asked for, perhaps for hours.
+    const bool replays =
+        f_.node && view.replayed < view.received && f_.node->replayed < view.replayed;
+    if (!should_stream || streams || replays) {
       m_.not_streaming_since = TimePoint{};
-      if (view.streaming) m_.attempt_failures = 0;
+      if (streams) m_.attempt_failures = 0;
     } else if (m_.not_streaming_since == TimePoint{}) {
       m_.not_streaming_since = f_.now;
     }
@@ -229,6 +233,14 @@ class Fold {
   void store_failed(const Error& error) {
     f_.store_answers = false;
     f_.store_problem = error.text();
+  }
+
+  // A diverged replica streams for a moment too, again and again: the end of its old timeline, which
+  // its new leader has as well. Who follows another replica gets its timeline when that one has it.
+  bool behind_the_leader(const NodeView& view) const {
+    if (!f_.cluster || !f_.cluster->leader || !id_.tags.replicatefrom.empty()) return false;
+    const auto* leader = f_.cluster->member(f_.cluster->leader->holder);
+    return leader != nullptr && leader->name != id_.node && view.timeline < leader->timeline;
   }
 
   // Our key is gone although our own time has not run out. A running primary may take it again, for
