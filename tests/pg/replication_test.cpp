@@ -105,6 +105,18 @@ TEST_CASE("clone, stream, switch over, follow, rejoin without a copy") {
     return v.streaming && v.upstream == b.options.connect_address && to_int(v.timeline) == 2;
   }));
   CHECK(c.last.postmaster_pid == postmaster_of_c);
+  // Its timeline is known also without a WAL receiver, and to an agent that has just started; the
+  // control file says 1 until something is flushed.
+  const auto receiver_of_c = std::stoi(c.value("SELECT pid FROM pg_stat_wal_receiver"));
+  const auto postmaster_of_b = b.observe().postmaster_pid;
+  ::kill(postmaster_of_b, SIGSTOP);  // nobody can connect to it
+  ::kill(receiver_of_c, SIGTERM);
+  CHECK(c.observe_until([](const NodeView& v) { return !v.streaming; }));
+  CHECK(to_int(c.observe().timeline) == 2);
+  c.agent();
+  CHECK(to_int(c.observe().timeline) == 2);
+  CHECK_FALSE(c.observe().streaming);
+  ::kill(postmaster_of_b, SIGCONT);
 
   const auto rejoining = steady();
   REQUIRE_OK(a.perform(ha::TaskKind::rejoin, b));

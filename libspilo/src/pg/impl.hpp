@@ -100,6 +100,7 @@ struct PgController::Impl : std::enable_shared_from_this<PgController::Impl> {
   void look_for_server(NodeView& view);
   Async<void> ask_server(NodeView* view, const PostmasterFile& file, TimePoint deadline);
   Async<void> ask_connection(Connection* connection, NodeView* view, TimePoint deadline);
+  Async<void> find_replay_timeline(NodeView* view, TimePoint deadline);
   void take_answer(const Rows& rows, NodeView& view, bool with_settings);
   const std::vector<HistoryLine>& timeline_history(TimelineId line);
   void take_settings(std::string_view text);
@@ -244,6 +245,9 @@ struct PgController::Impl : std::enable_shared_from_this<PgController::Impl> {
   TimelineId history_of{};
   std::vector<HistoryLine> history_lines;  // the lines of that timeline's history file
   TimePoint settings_read_at{};
+  TimelineId replay_timeline{};  // of a standby, as it was last known
+  Lsn replay_timeline_at{};      // at that position
+  pid_t replay_timeline_of = 0;  // of that server
   bool settings_stale = true;
   json::Value pending_reasons;
   bool pending_restart = false;

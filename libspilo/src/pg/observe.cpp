@@ -408,6 +408,42 @@ Async<void> PgController::Impl::ask_connection(Connection* connection,
                                 rows->text(0, Column::system_id),
                                 view->system_id.str()));
   take_answer(*rows, *view, with_settings);
+  if (view->role == NodeView::Role::replica) {
+    // Statements can't tell it, and the control file is behind for as long as nothing was flushed.
+    const bool told = to_number(rows->text(0, Column::received_timeline)) > 0;
+    if (told) {
+      replay_timeline = view->timeline;
+      replay_timeline_at = view->replayed;
+      replay_timeline_of = view->postmaster_pid;
+    } else {
+      const auto found = co_await find_replay_timeline(view, deadline);
+      if (found.has_error()) log.debug("{}", found.error().text());
+    }
+  }
+  co_return Result<void>{};
+}
+
+// The timeline of a standby that has no WAL receiver just now. Asked once for each position: a
+// standby that replays nothing stays on its timeline.
+Async<void> PgController::Impl::find_replay_timeline(NodeView* view, TimePoint deadline) {
+  const bool known = replay_timeline_of == view->postmaster_pid;
+  if (known) view->timeline = std::max(view->timeline, replay_timeline);
+  if (known && replay_timeline_at == view->replayed) co_return Result<void>{};
+  const auto file = live_postmaster();
+  if (!file) co_return Result<void>{};
+  auto params = local_params(*file, false);
+  // Physical replication would need a line of its own in pg_hba.conf.
+  params.set("replication", "database");
+  auto opened = co_await Connection::open(clock, params, deadline);
+  if (opened.has_error()) co_return opened.error().in("IDENTIFY_SYSTEM");
+  const auto connection = std::move(*opened);
+  const auto answer = co_await connection->query("IDENTIFY_SYSTEM", deadline);
+  if (answer.has_error()) co_return answer.error().in("IDENTIFY_SYSTEM");
+  const TimelineId line{static_cast<std::uint32_t>(to_number(answer->text(0, 1)))};
+  view->timeline = std::max(view->timeline, line);
+  replay_timeline = view->timeline;
+  replay_timeline_at = view->replayed;
+  replay_timeline_of = view->postmaster_pid;
   co_return Result<void>{};
 }
 
