@@ -915,6 +915,13 @@ TEST_CASE("decide: operators' requests") {
        },
        "task-running",
        {"reply 503 follow already in progress"}},
+      {"it waits for a reload, which takes a moment",
+       [&](Case& c) {
+         ask(c, Kind::restart);
+         c.task(TaskKind::reload);
+       },
+       "task-running",
+       {}},
       {"a reload of a server that has died is not waited for",
        [](Case& c) {
          c.stopped();

@@ -41,7 +41,9 @@ struct Refusal {
 };
 std::optional<Refusal> refusal(const Plan& plan, const OperatorRequest& request) {
   if (plan.f.stop_requested) return Refusal{503, "the agent is stopping"};
-  if (plan.f.task && !(request.kind == Kind::reinitialize && request.force))
+  // A reload takes a moment and is nobody's business: the request waits for its end.
+  const bool busy = plan.f.task && plan.f.task->task.kind != TaskKind::reload;
+  if (busy && !(request.kind == Kind::reinitialize && request.force))
     return Refusal{503, fmt::format("{} already in progress", to_text(plan.f.task->task.kind))};
   if (request.kind == Kind::restart) {
     if (!restart_matches(plan, request))
