@@ -5,7 +5,7 @@
 //   spilod /etc/spilo/node.d   a directory: its *.yml files are merged in the order of their names
 //
 // SIGTERM and SIGINT stop in order (leadership is handed over, PostgreSQL stopped), SIGHUP reads
-// the files again. Exit status 0, or 1 with the reason in the log.
+// the files again. Exit status 0, 1 with the reason in the log, or 2 for wrong arguments.
 #include <CLI/CLI.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
@@ -214,8 +214,13 @@ int main(int argc, char** argv) {
       "  KILL       PostgreSQL goes on until its lease is over; an agent that is back before adopts it\n\n"
       "Exit codes:\n"
       "  0  told to stop\n"
-      "  1  it can't run here, and says why: configuration, a name that is taken, another cluster's data");
-  CLI11_PARSE(app, argc, argv);
+      "  1  it can't run here, and says why: configuration, a name that is taken, another cluster's data\n"
+      "  2  wrong arguments");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 2;
+  }
   if (!arguments.validate) spilod::become_init_if_first();
   ::signal(SIGPIPE, SIG_IGN);
   auto environment = capture_environment();

@@ -231,6 +231,9 @@ TEST_CASE("taken port, wrong password, odd values") {
     CHECK(view.process == State::running);
     CHECK(view.role == Role::primary);
     CHECK(view.problem.find("28P01") != std::string::npos);
+    CHECK(view.problem.find("LOCATION") == std::string::npos);
+    CHECK(view.problem.find("; the password under postgresql.authentication is not the one that "
+                            "this server has") != std::string::npos);
     CHECK(view.problem.find("wrong") == std::string::npos);
     node.options.superuser.password = good;
   }
@@ -241,9 +244,13 @@ TEST_CASE("taken port, wrong password, odd values") {
     const auto failed = other.perform(ha::TaskKind::bootstrap);
     REQUIRE(failed.has_error());
     INFO(failed.error().text());
-    CHECK(failed.error().is(errc::command_failed));
-    CHECK(failed.error().text().find("Address already in use") != std::string::npos);
-    // The creation that failed has left an empty place and can be repeated.
+    CHECK(failed.error().is(errc::unavailable));
+    CHECK(failed.error().text().starts_with(
+        fmt::format("port {} on 127.0.0.1 is taken by another process; end that one (`ss -ltnp` "
+                    "names it) or change postgresql.listen",
+                    node.options.port)));
+    // Nothing was created, and the creation can be repeated.
+    CHECK_FALSE(std::filesystem::exists(other.options.data_dir + ".new"));
     CHECK(other.observe().data_dir == DataDir::empty);
     other.options.port = free_port();
     other.agent();

@@ -22,7 +22,7 @@ class Category final : public boost::system::error_category {
       case errc::session_lost:
         return "the session is gone, and everything bound to it";
       case errc::unavailable:
-        return "no answer with authority, and certainly not done";
+        return "unavailable, nothing was done";
       case errc::ambiguous:
         return "no answer, it may or may not have been done";
       case errc::timed_out:

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <boost/asio/ip/tcp.hpp>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -11,6 +12,7 @@
 
 namespace spilo::pg {
 using namespace std::chrono_literals;
+namespace asio = boost::asio;
 
 namespace {
 
@@ -134,7 +136,39 @@ Async<void> PgController::Impl::bootstrap(ha::Task task) {
   co_return done;
 }
 
+// Before hours are spent on data that no server could serve then.
+Result<void> PgController::Impl::check_port() {
+  if (live_postmaster()) return {};  // our own has it
+  std::string_view rest = options.listen;
+  while (!rest.empty()) {
+    const auto comma = rest.find(',');
+    std::string host(rest.substr(0, comma));
+    rest.remove_prefix(comma == rest.npos ? rest.size() : comma + 1);
+    std::erase(host, ' ');
+    if (host == "*") host = "0.0.0.0";
+    if (host == "localhost") host = "127.0.0.1";
+    boost::system::error_code ec;
+    const auto address = asio::ip::make_address(host, ec);
+    if (ec) continue;  // PostgreSQL will say what it thinks of a name
+    const asio::ip::tcp::endpoint where(address, static_cast<std::uint16_t>(options.port));
+    asio::ip::tcp::acceptor socket(executor);
+    socket.open(where.protocol(), ec);
+    if (ec) continue;
+    socket.set_option(asio::ip::tcp::acceptor::reuse_address(true), ec);
+    socket.bind(where, ec);
+    if (ec == asio::error::address_in_use)
+      return Error(errc::unavailable,
+                   fmt::format("port {} on {} is taken by another process; end that one (`ss -ltnp` "
+                               "names it) or change postgresql.listen",
+                               options.port,
+                               host));
+  }
+  return {};
+}
+
 Async<void> PgController::Impl::bootstrap_steps(ha::Task task) {
+  auto free = check_port();
+  if (free.has_error()) co_return free.error();
   auto marked = write_file(creating_marker, "a new cluster is being created\n", 0600);
   if (marked.has_error())
     co_return marked.error().in(

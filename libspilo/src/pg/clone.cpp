@@ -183,10 +183,11 @@ Async<void> PgController::Impl::copy_from(ha::Upstream upstream) {
   if (outcome.has_error()) co_return outcome.error();
   if (!outcome->ok())
     co_return Error(errc::command_failed,
-                    fmt::format("pg_basebackup from {} ended with {}: {}",
+                    fmt::format("pg_basebackup from {} ended with {}: {}{}",
                                 upstream.name.str(),
                                 outcome->how(),
-                                outcome->last_words()));
+                                outcome->last_words(),
+                                refused_login_cure(outcome->last_words())));
   co_return Result<void>{};
 }
 
@@ -262,6 +263,8 @@ Async<void> PgController::Impl::clone(ha::Task task) {
     auto stopped = co_await stop_server(ha::StopMode::immediate, false, task.timeout);
     if (stopped.has_error()) co_return stopped.error();
   }
+  auto free = check_port();
+  if (free.has_error()) co_return free.error();
   // With our slot there already, no WAL that follows the copy can vanish before we stream.
   auto made = co_await following(task.upstream);
   if (made.has_error()) co_return made.error();

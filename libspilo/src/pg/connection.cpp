@@ -35,6 +35,9 @@ using ResultPtr = std::unique_ptr<PGresult, Clear>;
 
 std::string one_line(const char* message) {
   std::string out = message != nullptr ? message : "";
+  // Where in PostgreSQL's source it happened: part of the verbose form, of no use to anybody here.
+  for (auto at = out.find("\nLOCATION:"); at != out.npos; at = out.find("\nLOCATION:", at))
+    out.erase(at, std::min(out.find('\n', at + 1), out.size()) - at);
   while (!out.empty() && std::isspace(static_cast<unsigned char>(out.back()))) out.pop_back();
   std::replace(out.begin(), out.end(), '\n', ' ');
   return out;
@@ -58,6 +61,20 @@ asio::awaitable<bool> wait_socket(Clock& clock,
   auto outcome = co_await group.async_wait(asio::experimental::wait_for_one(), asio::use_awaitable);
   co_return std::get<0>(outcome)[0] == 0 && !std::get<1>(outcome);
 }
+
+}  // namespace
+
+std::string_view refused_login_cure(std::string_view message) {
+  const auto has = [&](std::string_view part) { return message.find(part) != message.npos; };
+  if (has("password authentication failed"))
+    return "; the password under postgresql.authentication is not the one that this server has: "
+           "correct it there, or with ALTER ROLE on the primary";
+  if (has("no pg_hba.conf entry"))
+    return "; that server lets it in with a line in its postgresql.pg_hba";
+  return {};
+}
+
+namespace {
 
 errc connect_errc(std::string_view message) {
   const auto state = sqlstate_in(message);
@@ -307,7 +324,10 @@ Async<std::unique_ptr<Connection>> Connection::open(Clock& clock,
   if (polled == PGRES_POLLING_FAILED) {
     const auto message = one_line(PQerrorMessage(pg));
     co_return Error(connect_errc(message),
-                    fmt::format("connect to PostgreSQL at {}: {}", where, message));
+                    fmt::format("connect to PostgreSQL at {}: {}{}",
+                                where,
+                                message,
+                                refused_login_cure(message)));
   }
   PQsetErrorVerbosity(pg, PQERRORS_DEFAULT);
   PQsetnonblocking(pg, 1);

@@ -120,6 +120,7 @@ struct PgController::Impl : std::enable_shared_from_this<PgController::Impl> {
   void postmaster_ended(pid_t pid);
   Result<void> kill_now();
   Async<void> start_server(bool as_primary, std::optional<Following> following, Duration timeout);
+  Result<void> check_port();
   void accept_stale_pid_file(Command& command) const;
   Result<pid_t> spawn_postmaster(bool as_primary);
   Async<void> wait_until_ready(TimePoint deadline, std::uint64_t log_begin);

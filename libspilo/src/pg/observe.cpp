@@ -174,13 +174,21 @@ void PgController::Impl::look_at_directory(NodeView& view) {
   struct stat info {};
   if (::stat(path.c_str(), &info) != 0) {
     if (errno != ENOENT)
-      return unusable(fmt::format("data_dir {}: {}", path, std::strerror(errno)));
+      return unusable(
+          fmt::format("data_dir {} can't be looked at by this user (id {}): {}; correct data_dir, or "
+                      "let the user into the directories above it",
+                      path,
+                      ::geteuid(),
+                      std::strerror(errno)));
     view.data_dir = NodeView::DataDir::empty;
     if (::access(parent_of(path).c_str(), W_OK | X_OK) != 0)
-      unusable(fmt::format("data_dir {} does not exist and can't be created: {}: {}",
-                           path,
-                           parent_of(path),
-                           std::strerror(errno)));
+      unusable(
+          fmt::format("data_dir {} does not exist and can't be created in {} by this user (id {}): "
+                      "{}; create that directory and give it to the user, or correct data_dir",
+                      path,
+                      parent_of(path),
+                      ::geteuid(),
+                      std::strerror(errno)));
     return;
   }
   if (!S_ISDIR(info.st_mode)) return unusable("data_dir " + path + " is not a directory");
@@ -192,7 +200,8 @@ void PgController::Impl::look_at_directory(NodeView& view) {
                     info.st_uid,
                     ::geteuid()));
   if (::access(path.c_str(), R_OK | W_OK | X_OK) != 0)
-    return unusable(fmt::format("data_dir {} is not writable: {}", path, std::strerror(errno)));
+    return unusable(
+        fmt::format("data_dir {} is not writable: {}; chmod 700 it", path, std::strerror(errno)));
   const auto version = read_file(path + "/PG_VERSION");
   if (version.has_error()) {
     const auto entry = first_foreign_entry(path);

@@ -136,8 +136,10 @@ struct Supervisor::Impl : std::enable_shared_from_this<Supervisor::Impl> {
     if (decision.rule == "observing") return;
     const bool changed = decision.rule != last_rule;
     if (decision.summary != last_summary) {
+      const bool wants_somebody = decision.rule == "data-dir-unusable";
+      const auto level = wants_somebody ? LogLevel::error : LogLevel::info;
       if (changed || decision.rule != "keep-lock")
-        logger.log(changed ? LogLevel::info : LogLevel::debug, "{}", decision.summary);
+        logger.log(changed ? level : LogLevel::debug, "{}", decision.summary);
       last_summary = decision.summary;
     }
     if (!changed) return;
@@ -179,6 +181,7 @@ struct Supervisor::Impl : std::enable_shared_from_this<Supervisor::Impl> {
     const auto began = ports.clock.now();
     auto view = co_await ports.postgres.observe(deadline);
     if (view.has_value()) {
+      tell_problem(*view);
       post(ha::PostgresObserved{std::move(*view)});
       co_return;
     }
@@ -188,6 +191,19 @@ struct Supervisor::Impl : std::enable_shared_from_this<Supervisor::Impl> {
     unknown.observed_at = began;
     if (unknown.alive()) unknown.process = NodeView::Process::hung;
     post(ha::PostgresObserved{std::move(unknown)});
+  }
+
+  // A server that runs, and that we can't use: said once, and when it is over.
+  void tell_problem(const NodeView& view) {
+    if (view.data_dir == NodeView::DataDir::unusable || !view.alive()) return;
+    const bool running = view.running() || view.process == NodeView::Process::hung;
+    const std::string problem = running ? view.problem : "";
+    if (problem == told_problem) return;
+    if (problem.empty())
+      logger.info("PostgreSQL answers again");
+    else
+      logger.error("PostgreSQL runs, but can't be looked at: {}", problem);
+    told_problem = problem;
   }
 
   void perform(const ha::ProbePeer& e) {
@@ -470,6 +486,7 @@ struct Supervisor::Impl : std::enable_shared_from_this<Supervisor::Impl> {
   OperationSet::Id task_operation = 0;
   std::string last_rule;
   std::string last_summary;
+  std::string told_problem;
   std::uint64_t sequence = 0;
   std::uint64_t version = 0;
   Observer observer;

@@ -94,4 +94,7 @@ std::string sql_identifier(std::string_view text);
 // The five characters of an SQLSTATE in a verbose server message ("FATAL:  57P03: …"), or nothing.
 std::string sqlstate_in(std::string_view message);
 
+// What to do about a login that a server refused, to be appended to its message; empty for others.
+std::string_view refused_login_cure(std::string_view message);
+
 }  // namespace spilo::pg
