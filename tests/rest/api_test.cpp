@@ -41,6 +41,7 @@ struct Fixture : test::SimFixture {
   }
   Async<std::pair<int, std::string>> ask(ha::OperatorRequest request) {
     asked.push_back(request);
+    if (publishes) publish([](PublicStatus& s) { s.rule = "keep-lock"; });
     if (slow) {
       publish([](PublicStatus& s) { s.rule = "reinitialize"; });
       co_await sleep_until(world.clock(n1), world.clock(n1).now() + 1h);
@@ -89,6 +90,7 @@ struct Fixture : test::SimFixture {
   int refreshed = 0;
   int resolved = 0;
   int answer_status = 200;
+  bool publishes = false;  // a status, with the same decision that answers
   bool slow = false;
   bool names_work = true;
   std::string peer = "127.0.0.1";
@@ -305,6 +307,10 @@ TEST_CASE("rest api: restart and reinitialize") {
   CHECK(f.call("POST", "/reinitialize", R"({"force":"yes"})").status() == 400);
   CHECK(f.call("POST", "/reinitialize", R"({"force":true})").status() == 503);  // refused at once
   CHECK(f.asked[4].force);
+  f.publishes = true;
+  CHECK(f.call("POST", "/reinitialize").status() == 503);
+  CHECK(f.took < 1s);
+  f.publishes = false;
   f.slow = true;
   const auto begun = f.call("POST", "/reinitialize");
   CHECK(begun.status() == 200);

@@ -311,7 +311,13 @@ asio::awaitable<void> RestApi::decided(std::string rule) {
   };
   const int id = board_.subscribe(look);
   bool waiting = true;
-  while (!seen && waiting) waiting = co_await published.wait();
+  while (!seen && waiting) {
+    waiting = co_await published.wait();
+    // The same decision publishes its status and answers: the wait may have ended before it was
+    // cancelled, and nobody cancels the next one.
+    const auto state = co_await asio::this_coro::cancellation_state;
+    if (state.cancelled() != asio::cancellation_type::none) waiting = false;
+  }
   board_.unsubscribe(id);
 }
 
