@@ -59,8 +59,11 @@ Async<void> PgController::Impl::sync_slots(std::vector<std::string> wanted,
   }
   for (const auto& name : wanted) {
     if (std::find(kept.begin(), kept.end(), name) != kept.end()) continue;
+    // A member that copies us makes its own slot, perhaps since we looked.
     statements.push_back(
-        fmt::format("SELECT pg_create_physical_replication_slot({}, true)", sql_literal(name)));
+        fmt::format("SELECT pg_create_physical_replication_slot({0}, true) WHERE NOT EXISTS (SELECT "
+                    "FROM pg_replication_slots WHERE slot_name = {0} AND slot_type = 'physical')",
+                    sql_literal(name)));
   }
   for (const auto& [name, lsn] : positions) {
     const auto slot = std::find_if(
