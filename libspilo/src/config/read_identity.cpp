@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <set>
 
 #include "address.hpp"
 #include "readers.hpp"
@@ -78,9 +79,16 @@ json::Value first_config(const json::Value& document, Reporter& report) {
   const Section section(document, "bootstrap");
   auto config = section.object("dcs");
   if (config.is_null()) config = json::Value::object();
-  for (auto& violation : validate_dynamic_config(config))
+  std::set<std::string> wrong;
+  for (auto& violation : validate_dynamic_config(config)) {
+    wrong.insert(violation.path);
     report.error(violation.path.empty() ? "bootstrap.dcs" : "bootstrap.dcs." + violation.path,
                  std::move(violation.message));
+  }
+  // Kept, as everywhere; but whoever writes a file should know that nobody will look at it.
+  for (const auto& [key, value] : *config.as_object())
+    if (!is_dynamic_config_key(key) && !key.starts_with("x-") && !wrong.contains(key))
+      report.warning("bootstrap.dcs." + key, "unknown key, it has no effect");
   const Timing defaults;
   auto out = json::Value::object();
   const std::pair<const char*, Duration> timing[] = {{"ttl", defaults.ttl},

@@ -311,6 +311,10 @@ void check_postgresql(Checker& check) {
 
 }  // namespace
 
+bool is_dynamic_config_key(std::string_view key) noexcept {
+  return std::find(known_keys.begin(), known_keys.end(), key) != known_keys.end();
+}
+
 std::vector<Violation> validate_dynamic_config(const json::Value& document) {
   Checker check(document);
   if (!document.is_object()) {

@@ -53,6 +53,7 @@ struct Violation {
 // look like a misspelling of a known one are reported too; others are kept silently, as the
 // contract says.
 std::vector<Violation> validate_dynamic_config(const json::Value& document);
+bool is_dynamic_config_key(std::string_view key) noexcept;
 
 // Reads a document from the store. Nothing when a timing value can't be used: the last good
 // configuration stays in force. Values that a Patroni cluster may have stored (loop_wait +
