@@ -2,6 +2,7 @@
 #
 # Before: BIN (where spilod, spilo-guard and spilo-writer are), STORE (a file of that name in stores/).
 # After cluster_create: WORK (everything lies below it), NODES, REST_PORT[n], PG_PORT[n], SPILOD[n].
+# SCOPE names the cluster of the nodes that are created next; several can share WORK and the store.
 # Everything runs as an unprivileged user, because PostgreSQL refuses root. Nothing outlives
 # cluster_destroy; processes are ended by their own ids.
 #
@@ -21,6 +22,7 @@ LOOP_WAIT=${LOOP_WAIT:-1}
 RETRY_TIMEOUT=${RETRY_TIMEOUT:-2}
 declare -A REST_PORT PG_PORT SPILOD
 NODES=()
+WORK=${WORK:-}
 STORE_PID=
 WRITER_PID=
 
@@ -54,7 +56,8 @@ wait_for() {
 }
 
 port_is_free() { ! { : <>"/dev/tcp/127.0.0.1/$1"; } 2>/dev/null; }
-next_port=$((20000 + ($$ * 37) % 20000))
+# Below the ports that the kernel gives to clients (32768 and above): one of those may be taken at any moment.
+next_port=$((12000 + ($$ * 37) % 20000))
 free_port() { # free_port NAME: the port goes to the variable, because a subshell would forget it
   while ! port_is_free $next_port; do next_port=$((next_port + 1)); done
   printf -v "$1" %s "$next_port"
@@ -85,7 +88,7 @@ store_start() {
   (store_run >>"$WORK/store.log" 2>&1 </dev/null) &
   STORE_PID=$!
   disown $!
-  wait_for 60 store_ready || die "$store_title did not start; see $WORK/store.log"
+  wait_for 60 store_ready || die "$store_title did not start: $(tail -n 5 "$WORK/store.log")"
 }
 store_stop() { # as in a crash
   [ -n "$STORE_PID" ] || return 0
@@ -99,7 +102,7 @@ store_stop() { # as in a crash
 node_config() {
   local node=$1
   cat <<YAML
-scope: demo
+scope: ${SCOPE:-demo}
 name: $node
 restapi:
   listen: 127.0.0.1:${REST_PORT[$node]}
@@ -173,34 +176,38 @@ find_leader() { # LEADER; false without one
   return 1
 }
 new_leader() { find_leader && [ "$LEADER" != "$1" ]; }
-streams() { # a replica that is in step with the leader
-  role_is "$1" "replica?replication_state=streaming" ||
-    { role_is "$1" replica && HTTP_PATIENCE=2 http GET "${REST_PORT[$1]}" /patroni && [[ $HTTP_BODY == *'"replication_state": "streaming"'* ]]; }
+streams() { # streams NODE [TIMELINE]: a replica that is in step with its leader
+  HTTP_PATIENCE=2 http GET "${REST_PORT[$1]}" /patroni && [[ $HTTP_BODY == *'"role": "replica"'* &&
+    $HTTP_BODY == *'"replication_state": "streaming"'* && $HTTP_BODY == *'"timeline": '"${2:-}"* ]]
 }
 replicas_stream() { # every node but the leader
-  local node
-  find_leader || return 1
+  local node timeline
+  find_leader && HTTP_PATIENCE=2 http GET "${REST_PORT[$LEADER]}" /patroni || return 1
+  timeline=$(sed -nE 's/.*"timeline": ([0-9]+),.*/\1,/p' <<<"$HTTP_BODY")
   for node in "${NODES[@]}"; do
-    [ "$node" = "$LEADER" ] || streams "$node" || return 1
+    [ "$node" = "$LEADER" ] || streams "$node" "$timeline" || return 1
   done
 }
 
+node_create() { # its ports, its directory, its configuration; it is not started
+  local port
+  NODES+=("$1")
+  free_port port && REST_PORT[$1]=$port
+  free_port port && PG_PORT[$1]=$port
+  as_user mkdir -p "$WORK/$1"
+  node_config "$1" | as_user tee "$WORK/$1.yml" >/dev/null
+  as_user chmod 600 "$WORK/$1.yml"
+}
 cluster_create() { # cluster_create NODE…
   WORK=${WORK:-$(mktemp -d /tmp/spilo-cluster-XXXXXX)}
   chmod 755 "$WORK"
-  NODES=("$@")
+  NODES=()
   if [ "$(id -u)" = 0 ]; then chown postgres: "$WORK"; fi
   free_port STORE_PORT
   free_port STORE_PORT2
   free_port STORE_PORT3
-  local node port
-  for node in "${NODES[@]}"; do
-    free_port port && REST_PORT[$node]=$port
-    free_port port && PG_PORT[$node]=$port
-    as_user mkdir -p "$WORK/$node"
-    node_config "$node" | as_user tee "$WORK/$node.yml" >/dev/null
-    as_user chmod 600 "$WORK/$node.yml"
-  done
+  local node
+  for node in "$@"; do node_create "$node"; done
   store_start
 }
 cluster_start() {
