@@ -37,7 +37,7 @@ echo "all there"
 if [ -z "$build" ]; then
   build=$PWD/build
   title "build (some minutes the first time)"
-  cmake --preset default -DSPILO_BUILD_TESTS=OFF >/tmp/spilo-quickstart.$$ 2>&1 &&
+  cmake --preset default >/tmp/spilo-quickstart.$$ 2>&1 &&
     cmake --build --preset default --target spilod spiloctl spilo_writer >>/tmp/spilo-quickstart.$$ 2>&1 ||
     { tail -40 /tmp/spilo-quickstart.$$ >&2; rm -f /tmp/spilo-quickstart.$$; exit 1; }
   rm -f /tmp/spilo-quickstart.$$
@@ -112,7 +112,7 @@ find_leader
 old=$LEADER since=$(now)
 node_kill "$old" KILL
 wait_for $((TTL + 30)) new_leader "$old" || die "nobody else leads"
-node_gone "$old" || true
+echo "its guard: $(tail -n 1 "$WORK/$old/data.guard.log" | sed "s#$WORK/##")"
 node_start "$old"
 tell "$since" "agent of $old killed, $LEADER leads:" some
 
@@ -128,12 +128,19 @@ if [ -n "$keep" ]; then
   trap - EXIT
   writer_stop
   find_leader
+  # The agents stop their servers in order and need the store for it.
+  cat >"$WORK/end.sh" <<END
+kill ${SPILOD[*]}
+for pid in ${SPILOD[*]}; do while kill -0 "\$pid" 2>/dev/null; do sleep 0.1; done; done
+${STORE_PID:+kill $STORE_PID}
+rm -rf $WORK
+END
   cat <<TEXT
 The cluster stays up, in $WORK. The primary is $LEADER:
   psql "$(conninfo "$LEADER")"
   $BIN/spiloctl -c $WORK/n1.yml list
   curl http://127.0.0.1:${REST_PORT[$LEADER]}/cluster
-To end it:
-  kill ${SPILOD[*]}${STORE_PID:+ $STORE_PID}; rm -rf $WORK
+To end it and to remove all of it:
+  bash $WORK/end.sh
 TEXT
 fi
