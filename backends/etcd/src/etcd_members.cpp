@@ -12,14 +12,6 @@ namespace {
 using wire::Kind;
 using namespace std::chrono_literals;
 
-// splitmix64: enough for jitter, and eight bytes of state.
-std::uint64_t next_random(std::uint64_t& state) noexcept {
-  std::uint64_t z = (state += 0x9e3779b97f4a7c15u);
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  return z ^ (z >> 31);
-}
-
 net::HttpClientOptions http_options(const Options& options) {
   net::HttpClientOptions out;
   out.tls = options.tls;
@@ -42,55 +34,23 @@ net::Effect effect_of(Kind kind) noexcept {
   return net::Effect::write;
 }
 
-// Whether the next member may be asked after this failure. A commit only when it certainly was not
-// carried out.
-bool may_go_on(const Error& error, Kind kind) noexcept {
-  if (error.is(errc::unavailable)) return true;
-  return kind != Kind::write &&
-         (error.is(errc::timed_out) || error.is(errc::ambiguous) || error.is(errc::protocol));
-}
-
-// A frozen member must not eat the whole deadline: its part of what is left, but time enough for a
-// slow one. Also the last of them gets no more than half, because behind one address there may be
-// several servers, and another connection may find another one.
-TimePoint share_of(TimePoint now, TimePoint deadline, std::size_t members_left) {
-  const Duration left = deadline - now;
-  if (members_left <= 1) return now + std::max<Duration>(std::min<Duration>(left, 1s), left / 2);
-  const Duration least = std::min<Duration>(1s, left / 2);
-  return now + std::max<Duration>(left / static_cast<std::int64_t>(members_left), least);
-}
-
 }  // namespace
-
-Duration Backoff::next() {
-  const auto part = static_cast<std::int64_t>(next_random(random_) % 1000);
-  const Duration pause = pause_ / 2 + pause_ * part / 1000;
-  pause_ = std::min<Duration>(pause_ * 2, 1s);
-  return pause;
-}
 
 Members::Members(asio::any_io_executor executor, Clock& clock, Options options)
     : clock_(clock),
       options_(std::move(options)),
       http_(std::move(executor), clock, http_options(options_)),
-      random_(options_.seed) {
-  for (auto& url : options_.endpoints) {
+      servers_("etcd", options_.endpoints, options_.seed, options_.logger),
+      prefixes_(servers_.size()) {
+  for (const auto& url : options_.endpoints)
     if (options_.username.empty() && !url.user().empty()) {
       options_.username = url.user();
       options_.password = url.password();
     }
-    members_.push_back(Member{url, {}});
-  }
-  // Nodes with the same list begin at different members.
-  if (!members_.empty()) current_ = next_random(random_) % members_.size();
 }
 
 void Members::leave(std::size_t member, const Error& reason) {
-  if (member == current_ && members_.size() > 1) {
-    current_ = (member + 1) % members_.size();
-    options_.logger.warning(
-        "etcd: {}; going on with {}", reason.text(), members_[current_].url.origin());
-  }
+  servers_.leave(member, reason);
   if (on_leave) on_leave(member);
 }
 
@@ -103,7 +63,7 @@ void Members::replace_cluster(const std::string& reason) {
   seen_ = {};
   token_.clear();
   authentication_off_ = false;
-  for (auto& member : members_) member.prefix.clear();
+  for (auto& prefix : prefixes_) prefix.clear();
   if (on_replaced) on_replaced();
 }
 
@@ -111,15 +71,15 @@ net::HttpRequest Members::request(std::size_t member,
                                   std::string_view path,
                                   std::string body) const {
   net::HttpRequest out(
-      "POST", fmt::format("{}/{}", members_[member].prefix, path), std::move(body));
+      "POST", fmt::format("{}/{}", prefixes_[member], path), std::move(body));
   out.header("Content-Type", "application/json");
   if (!token_.empty()) out.header("Authorization", token_);
   return out;
 }
 
 Async<void> Members::prepare(std::size_t member, TimePoint deadline) {
-  if (members_[member].prefix.empty()) {
-    const auto& url = members_[member].url;
+  if (prefixes_[member].empty()) {
+    const auto& url = servers_[member];
     const auto response =
         co_await http_.request(url, net::HttpRequest("GET", "/version"), deadline);
     if (response.has_error()) co_return response.error().in("etcd");
@@ -137,7 +97,7 @@ Async<void> Members::prepare(std::size_t member, TimePoint deadline) {
                       url.origin(),
                       version->major,
                       version->minor));
-    members_[member].prefix = version->major == 3 && version->minor == 3 ? "/v3beta" : "/v3";
+    prefixes_[member] = version->major == 3 && version->minor == 3 ? "/v3beta" : "/v3";
   }
   if (!options_.username.empty() && token_.empty() && !authentication_off_) {
     const auto done = co_await authenticate(member, deadline);
@@ -147,7 +107,7 @@ Async<void> Members::prepare(std::size_t member, TimePoint deadline) {
 }
 
 Async<void> Members::authenticate(std::size_t member, TimePoint deadline) {
-  const auto url = members_[member].url;
+  const auto url = servers_[member];
   token_.clear();
   auto message = request(member,
                          "auth/authenticate",
@@ -218,7 +178,7 @@ Async<Answer> Members::attempt(std::size_t member,
                                TimePoint share,
                                TimePoint deadline,
                                bool& stranger) {
-  const auto url = members_[member].url;
+  const auto url = servers_[member];
   const auto prepared = co_await prepare(member, share);
   // Nothing of the call itself has been sent yet, whatever the preparation met.
   if (prepared.has_error() &&
@@ -239,7 +199,7 @@ Async<Answer> Members::attempt(std::size_t member,
     if (response->status() == 200)
       co_return judge(url, response->body(), kind, linearizable, floor, sent, stranger);
     const auto refusal = wire::parse_refusal(response->status(), response->body());
-    if (refusal.grpc_code == -1 && refusal.http_status == 404) members_[member].prefix.clear();
+    if (refusal.grpc_code == -1 && refusal.http_status == 404) prefixes_[member].clear();
     if (!options_.username.empty() && !authenticated_again && wire::wants_authentication(refusal)) {
       const auto done = co_await authenticate(member, share);
       if (done.has_error() && done.error().is(errc::timed_out))
@@ -260,37 +220,37 @@ Async<Answer> Members::attempt(std::size_t member,
 Async<Answer> Members::call(
     std::string path, std::string body, Kind kind, bool linearizable, TimePoint deadline) {
   co_await asio::this_coro::throw_if_cancelled(false);
-  if (members_.empty()) co_return Error(errc::invalid_argument, "etcd: no endpoint is configured");
+  if (servers_.size() == 0) co_return Error(errc::invalid_argument, "etcd: no endpoint is configured");
   Error last(errc::unavailable,
              fmt::format("etcd: {}: the deadline had passed before it was sent", path));
-  auto pauses = backoff();
+  auto pauses = servers_.backoff();
   bool replaced = false;
   for (;;) {
     std::size_t strangers = 0;
-    const auto first = current_;
-    for (std::size_t i = 0; i < members_.size(); ++i) {
+    const auto first = servers_.current();
+    for (std::size_t i = 0; i < servers_.size(); ++i) {
       const auto state = co_await asio::this_coro::cancellation_state;
       if (state.cancelled() != asio::cancellation_type::none)
         co_return Error(errc::cancelled, "etcd: " + path);
       if (clock_.now() >= deadline) co_return last;
-      const auto member = (first + i) % members_.size();
-      const auto share = share_of(clock_.now(), deadline, members_.size() - i);
+      const auto member = (first + i) % servers_.size();
+      const auto share = net::Failover::share_of(clock_.now(), deadline, servers_.size() - i);
       bool stranger = false;
       auto answer =
           co_await attempt(member, path, body, kind, linearizable, share, deadline, stranger);
       if (answer.has_value()) {
-        current_ = member;
+        servers_.answered(member);
         co_return answer;
       }
       last = answer.error();
       if (last.is(errc::cancelled)) co_return last;
       if (last.is(errc::unavailable) || last.is(errc::timed_out) || last.is(errc::ambiguous))
         leave(member, last);
-      if (!may_go_on(last, kind)) co_return last;
+      if (!net::may_ask_another(last, effect_of(kind))) co_return last;
       if (stranger) ++strangers;
     }
     const auto now = clock_.now();
-    if (strangers == members_.size() && linearizable && !replaced && now >= lease_until_) {
+    if (strangers == servers_.size() && linearizable && !replaced && now >= lease_until_) {
       replaced = true;
       replace_cluster(last.detail());
       continue;
@@ -308,9 +268,9 @@ Async<Answer> Members::call(
 Async<std::unique_ptr<net::LineStream>> Members::open_watch(std::string body,
                                                             std::size_t& member,
                                                             TimePoint deadline) {
-  if (members_.empty()) co_return Error(errc::invalid_argument, "etcd: no endpoint is configured");
-  member = current_;
-  const auto share = share_of(clock_.now(), deadline, members_.size());
+  if (servers_.size() == 0) co_return Error(errc::invalid_argument, "etcd: no endpoint is configured");
+  member = servers_.current();
+  const auto share = net::Failover::share_of(clock_.now(), deadline, servers_.size());
   const auto prepared = co_await prepare(member, share);
   if (prepared.has_error()) co_return prepared.error();
   auto message = request(member, "watch", std::move(body));
@@ -318,7 +278,7 @@ Async<std::unique_ptr<net::LineStream>> Members::open_watch(std::string body,
   // (etcd #10819).
   message.header("Grpc-Metadata-hasleader", "true");
   message.effect(net::Effect::read);
-  const auto url = members_[member].url;
+  const auto url = servers_[member];
   auto stream = co_await http_.open_lines(url, std::move(message), share);
   if (stream.has_error()) co_return stream.error().in("etcd");
   if ((*stream)->status() == 200) co_return stream;

@@ -9,6 +9,7 @@
 
 #include "etcd_wire.hpp"
 #include "spilo/etcd/etcd_store.hpp"
+#include "spilo/net/failover.hpp"
 
 namespace spilo::etcd {
 
@@ -21,17 +22,6 @@ class Answer {
   json::Value value;
   wire::Header header;
   TimePoint sent{};  // taken before the request was sent
-};
-
-// Growing pauses with jitter; the first one is short, because most faults are.
-class Backoff {
- public:
-  explicit Backoff(std::uint64_t& random) : random_(random) {}
-  Duration next();
-
- private:
-  std::uint64_t& random_;
-  Duration pause_ = std::chrono::milliseconds(20);
 };
 
 class Members {
@@ -56,15 +46,11 @@ class Members {
   std::function<void(std::size_t member)> on_leave;
   std::function<void()> on_replaced;
 
-  Backoff backoff() { return Backoff(random_); }
+  net::Backoff backoff() { return servers_.backoff(); }
   const Logger& logger() const noexcept { return options_.logger; }
   void forget_token() noexcept { token_.clear(); }
 
  private:
-  struct Member {
-    net::Url url;
-    std::string prefix;  // "/v3"; empty: not asked yet
-  };
   Async<Answer> attempt(std::size_t member,
                         std::string path,
                         std::string body,
@@ -88,13 +74,12 @@ class Members {
   Clock& clock_;
   Options options_;
   net::HttpClient http_;
-  std::vector<Member> members_;
-  std::size_t current_ = 0;
+  net::Failover servers_;
+  std::vector<std::string> prefixes_;  // of each member: "/v3"; empty: not asked yet
   std::string token_;
   bool authentication_off_ = false;
   wire::Header seen_;  // the cluster, and the greatest revision and term that it showed
   TimePoint lease_until_{};
-  std::uint64_t random_;
 };
 
 }  // namespace spilo::etcd

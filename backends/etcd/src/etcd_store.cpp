@@ -69,7 +69,7 @@ struct EtcdStore::Impl {
   Async<dcs::Index> changed_since(dcs::Index seen, TimePoint deadline);
   Async<void> wait_for_news(TimePoint deadline);
   // Reads the watch once, opening it when there is none: a value when something may have changed.
-  Async<std::optional<dcs::Index>> read_watch(dcs::Index seen, Backoff& pauses, TimePoint deadline);
+  Async<std::optional<dcs::Index>> read_watch(dcs::Index seen, net::Backoff& pauses, TimePoint deadline);
   Async<void> ensure_watch(std::uint64_t start, TimePoint deadline);
 
   Clock& clock;
@@ -260,7 +260,7 @@ Async<void> EtcdStore::Impl::ensure_watch(std::uint64_t start, TimePoint deadlin
 }
 
 Async<std::optional<dcs::Index>> EtcdStore::Impl::read_watch(dcs::Index seen,
-                                                             Backoff& pauses,
+                                                             net::Backoff& pauses,
                                                              TimePoint deadline) {
   std::optional<dcs::Index> nothing;
   const auto open = co_await ensure_watch(seen.value + 1, deadline);

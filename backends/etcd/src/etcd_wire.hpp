@@ -8,14 +8,15 @@
 #include <string_view>
 #include <vector>
 
+#include "spilo/core/base64.hpp"
 #include "spilo/core/error.hpp"
 #include "spilo/core/json.hpp"
 #include "spilo/ports/dcs.hpp"
 
 namespace spilo::etcd::wire {
 
-std::string base64(std::string_view bytes);
-std::optional<std::string> from_base64(std::string_view text);
+using spilo::base64;
+using spilo::from_base64;
 // The first key after all that begin with `prefix`: its last byte plus one, with carry.
 std::string prefix_end(std::string_view prefix);
 
