@@ -21,6 +21,7 @@ stage() { printf '\n== %s (%dm%02ds)\n' "$1" $((SECONDS / 60)) $((SECONDS % 60))
 
 stage "packages"
 install_packages "${build_packages[@]}" "${test_packages[@]}"
+install_consul
 
 # PostgreSQL refuses to run as root, so root's tests drop to the user postgres, who must be able to reach the programs.
 if [ "$(id -u)" = 0 ] && ! setpriv --reuid=postgres --regid=postgres --clear-groups test -r "$PWD/CMakeLists.txt"; then
