@@ -607,6 +607,41 @@ TEST_CASE("config: what spiloctl needs of the file") {
   CHECK(result.config->ctl.username == "u");
 }
 
+TEST_CASE("config: consul's servers, with Patroni's keys and as a list") {
+  const Directory directory;
+  struct Row {
+    const char* section;
+    std::vector<std::string> servers;
+  };
+  const Row rows[] = {
+      {"{}", {"http://127.0.0.1:8500"}},
+      {"{token: t}", {"http://127.0.0.1:8500"}},
+      {"{host: c1}", {"http://c1:8500"}},
+      {"{host: 'c1:18500', scheme: https}", {"https://c1:18500"}},
+      {"{host: c1, port: 18500}", {"http://c1:18500"}},
+      {"{url: 'https://c1:443', host: c2}", {"https://c1:443"}},
+      {"{hosts: [c1, 'c2:18500', '[::1]']}",
+       {"http://c1:8500", "http://c2:18500", "http://[::1]:8500"}},
+      {"{hosts: 'c1, c2', host: c3}", {"http://c1:8500", "http://c2:8500"}},
+  };
+  for (const auto& row : rows) {
+    CAPTURE(row.section);
+    const auto file =
+        directory.write("ctl.yml", std::string("scope: s\nconsul: ") + row.section + "\n");
+    const auto result = load_ctl({file}, {});
+    REQUIRE_MESSAGE(result.config.has_value(), shown(result.problems));
+    CHECK(std::get<ConsulSection>(result.config->store.section).servers == row.servers);
+  }
+  const auto file = directory.write("ctl.yml", "scope: s\n");
+  const auto result = load_ctl({file}, {{"PATRONI_CONSUL_HOSTS", "'h1:8500','h2:8500'"}});
+  REQUIRE_MESSAGE(result.config.has_value(), shown(result.problems));
+  CHECK(std::get<ConsulSection>(result.config->store.section).servers.size() == 2);
+  for (const char* bad : {"{host: 'a b'}", "{hosts: ['c1', 'ftp://x']}", "{scheme: ftp}"}) {
+    const auto wrong = directory.write("ctl.yml", std::string("scope: s\nconsul: ") + bad + "\n");
+    CHECK_MESSAGE(!load_ctl({wrong}, {}).config.has_value(), bad);
+  }
+}
+
 TEST_CASE("config: the store as a URL") {
   struct Row {
     const char* url;
@@ -632,7 +667,8 @@ TEST_CASE("config: the store as a URL") {
     CHECK(store->name_space == row.name_space);
     std::string place;
     if (const auto* etcd = std::get_if<EtcdSection>(&store->section)) place = etcd->endpoints[0];
-    if (const auto* consul = std::get_if<ConsulSection>(&store->section)) place = consul->url;
+    if (const auto* consul = std::get_if<ConsulSection>(&store->section))
+      place = consul->servers[0];
     if (const auto* keeper = std::get_if<ZookeeperSection>(&store->section))
       place = keeper->hosts[0];
     if (const auto* sqlite = std::get_if<SqliteSection>(&store->section)) place = sqlite->path;

@@ -9,6 +9,7 @@
 #include <variant>
 #include <vector>
 
+#include "spilo/consul/consul_store.hpp"
 #include "spilo/etcd/etcd_store.hpp"
 #include "spilo/sqlite/sqlite_store.hpp"
 
@@ -16,6 +17,16 @@ namespace spilo {
 namespace {
 
 using boost::asio::any_io_executor;
+
+net::TlsOptions tls_of(const config::TlsFiles& files) {
+  net::TlsOptions out;
+  out.ca_file = files.ca_file;
+  out.cert_file = files.cert_file;
+  out.key_file = files.key_file;
+  out.key_password = files.key_password;
+  out.verify = files.verify;
+  return out;
+}
 
 Result<OpenedStore> open(any_io_executor executor,
                          Clock& clock,
@@ -70,11 +81,7 @@ Result<OpenedStore> open(any_io_executor executor,
   options.base = etcd::base_path(request.options.name_space, request.options.scope);
   options.username = section.username;
   options.password = section.password;
-  options.tls.ca_file = section.tls.ca_file;
-  options.tls.cert_file = section.tls.cert_file;
-  options.tls.key_file = section.tls.key_file;
-  options.tls.key_password = section.tls.key_password;
-  options.tls.verify = section.tls.verify;
+  options.tls = tls_of(section.tls);
   options.seed = request.seed;
   options.logger = request.log;
   OpenedStore out;
@@ -83,11 +90,47 @@ Result<OpenedStore> open(any_io_executor executor,
   return out;
 }
 
+Result<OpenedStore> open(any_io_executor executor,
+                         Clock& clock,
+                         const StoreRequest& request,
+                         const config::ConsulSection& section) {
+  std::vector<std::string> problems;
+  std::vector<std::string> origins;
+  consul::Options options;
+  for (const auto& text : section.servers) {
+    auto url = net::Url::parse(text);
+    if (url.has_error()) {
+      problems.push_back(url.error().in("consul").detail());
+      continue;
+    }
+    origins.push_back(url->origin());
+    options.servers.push_back(std::move(*url));
+  }
+  if (section.servers.empty())
+    problems.push_back("consul: `hosts` must list the servers, for example 127.0.0.1:8500");
+  if (!problems.empty())
+    return Error(errc::invalid_argument, fmt::format("{}", fmt::join(problems, "; ")));
+  const auto& scope = request.options.scope.str();
+  options.base = consul::base_path(request.options.name_space, request.options.scope);
+  options.token = section.token;
+  options.dc = section.dc;
+  options.consistency = section.consistency;
+  options.session_name = request.client.empty() ? scope : scope + "-" + request.client;
+  options.checks = section.checks;
+  options.tls = tls_of(section.tls);
+  options.seed = request.seed;
+  options.logger = request.log;
+  OpenedStore out;
+  out.description = fmt::format("consul {}", fmt::join(origins, ","));
+  out.store = std::make_unique<consul::ConsulStore>(std::move(executor), clock, std::move(options));
+  return out;
+}
+
 // The stores that have no adapter yet.
 template <class Section>
 Result<OpenedStore> open(any_io_executor, Clock&, const StoreRequest& request, const Section&) {
   return Error(errc::unsupported,
-               fmt::format("{}: this build speaks to sqlite and etcd3 only",
+               fmt::format("{}: this build speaks to sqlite, etcd3 and consul only",
                            config::section_name(request.options.section)));
 }
 

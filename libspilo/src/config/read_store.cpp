@@ -92,11 +92,23 @@ ConsulSection read_consul(const Section& section, Reporter& report) {
   const auto scheme = section.text("scheme", "http");
   const int port =
       static_cast<int>(std::clamp<std::int64_t>(section.integer("port", 8500), 0, 65536));
-  const auto place = section.text("url", section.text("host", "127.0.0.1:8500"));
-  if (auto url = endpoint_url(place, scheme, port, nullptr, nullptr))
-    out.url = std::move(*url);
-  else
-    report.error(section.path_of("host"), "must be a host such as 127.0.0.1:8500");
+  if (scheme != "http" && scheme != "https")
+    report.error(section.path_of("scheme"),
+                 fmt::format("must be http or https, but is \"{}\"", scheme));
+  // The most specific key counts; without any of them it is the agent of this machine.
+  for (const char* key : {"url", "hosts", "host"}) {
+    if (section.find(key) == nullptr) continue;
+    out.servers.clear();
+    for (const auto& text : section.texts(key)) {
+      if (auto url = endpoint_url(text, scheme, port, nullptr, nullptr))
+        out.servers.push_back(std::move(*url));
+      else
+        report.error(section.path_of(key),
+                     "must be a host such as 127.0.0.1:8500 or a URL such as "
+                     "http://127.0.0.1:8500; the value given is neither");
+    }
+    break;
+  }
   out.token = section.text("token");
   out.dc = section.text("dc");
   out.consistency = section.text("consistency", "default");
@@ -253,7 +265,7 @@ Result<StoreOptions> parse_store_url(std::string_view url) {
   if (!address) place.port = kind->port;
   if (scheme == "consul") {
     ConsulSection section;
-    section.url = "http://" + to_text(place);
+    section.servers.assign(1, "http://" + to_text(place));
     out.section = std::move(section);
   } else if (scheme == "zookeeper") {
     ZookeeperSection section;

@@ -178,6 +178,7 @@ constexpr Key etcd[] = {{"host"},
                         {"key_password"},
                         {"verify", Kind::boolean}};
 constexpr Key consul[] = {{"host"},
+                          {"hosts", Kind::texts},
                           {"port", Kind::integer},
                           {"url"},
                           {"scheme"},

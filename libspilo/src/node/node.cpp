@@ -70,6 +70,7 @@ struct Node::Impl : std::enable_shared_from_this<Node::Impl> {
     request.options = config.store;
     request.log = logger;
     request.seed = seed_of(config.identity);
+    request.client = config.identity.node.str();
     auto opened = open_store(executor, clock, request);
     if (opened.has_error()) {
       logger.write(LogLevel::critical, opened.error().text());

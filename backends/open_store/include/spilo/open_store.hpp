@@ -20,6 +20,7 @@ struct StoreRequest {
   config::StoreOptions options;
   Logger log;
   std::uint64_t seed = 0;   // for the jitter of repeated attempts; different on every node
+  std::string client;       // who asks, for people who look at the store's sessions: the node
   bool must_exist = false;  // sqlite: a missing file is an error and is not created
 };
 

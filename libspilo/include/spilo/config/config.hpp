@@ -1,7 +1,7 @@
 // The configuration of one node as typed values: what Patroni's YAML keys and PATRONI_* variables
 // say (patroni-contract 7), with our additions. Values only; config/load.hpp makes them.
 //
-// Our additions: the store section `sqlite: {path}`; `guard: on|off`; `<secret>_file` beside each
+// Our additions: the store section `sqlite: {path}`; `consul.hosts`; `guard: on|off`; `<secret>_file` beside each
 // secret (password, sslpassword, keyfile_password, key_password, token); `restapi.limits`;
 // variables may begin with SPILO_ instead of PATRONI_.
 #pragma once
@@ -60,7 +60,8 @@ struct EtcdSection {                   // `etcd3` or `etcd`; we speak v3 in both
 };
 
 struct ConsulSection {  // `consul`
-  std::string url = "http://127.0.0.1:8500";
+  // Agents or servers of one data centre. Patroni knows one, as `url` or `host`; ours: `hosts`.
+  std::vector<std::string> servers = {"http://127.0.0.1:8500"};
   std::string token;
   std::string dc;
   std::string consistency = "default";
