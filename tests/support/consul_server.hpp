@@ -74,25 +74,26 @@ class ConsulMember {
     std::uint16_t gossip = free_port();
   };
 
-  // `more` is added to the configuration: members of a JSON object, each with a comma in front.
-  // `together`: the gossip ports of all members; empty: a cluster of one.
+  // `together`: the gossip ports of all members; empty: a cluster of one. `more`: another
+  // configuration, as JSON, that is merged with ours.
   ConsulMember(const TempDir& dir,
                std::string name,
                Ports ports,
                std::string ttl_min,
                std::vector<std::uint16_t> together = {},
-               std::string more = {})
+               std::string more = "{}")
       : name_(std::move(name)), ports_(ports), data_(dir / (name_ + ".data")) {
     std::string others;
     for (const auto port : together)
       others += fmt::format("{}\"127.0.0.1:{}\"", others.empty() ? "" : ",", port);
     const auto file = dir / (name_ + ".json");
     std::ofstream(file) << fmt::format(
-        R"({{"server":true,"bootstrap_expect":{},"node_name":"{}","data_dir":"{}","bind_addr":"127.0.0.1",)"
-        R"("client_addr":"127.0.0.1","retry_join":[{}],"retry_interval":"200ms","session_ttl_min":"{}",)"
+        R"({{"server":true,"bootstrap_expect":{},"node_name":"{}","data_dir":"{}",)"
+        R"("bind_addr":"127.0.0.1","client_addr":"127.0.0.1","retry_join":[{}],)"
+        R"("retry_interval":"200ms","session_ttl_min":"{}",)"
         R"("ports":{{"http":{},"dns":-1,"grpc":-1,"serf_wan":-1,"serf_lan":{},"server":{}}},)"
-        R"("performance":{{"raft_multiplier":1,"leave_drain_time":"0s"}},"leave_on_terminate":false,)"
-        R"("disable_update_check":true,"log_level":"info"{}}})",
+        R"("performance":{{"raft_multiplier":1,"leave_drain_time":"0s"}},)"
+        R"("disable_update_check":true,"log_level":"info"}})",
         together.empty() ? 1 : together.size(),
         name_,
         data_,
@@ -100,9 +101,11 @@ class ConsulMember {
         ttl_min,
         ports.http,
         ports.gossip,
-        ports.rpc,
-        more);
-    std::vector<std::string> command = {consul_program(), "agent", "-config-file=" + file};
+        ports.rpc);
+    const auto added = dir / (name_ + ".more.json");
+    std::ofstream(added) << more;
+    std::vector<std::string> command = {
+        consul_program(), "agent", "-config-file=" + file, "-config-file=" + added};
     process_ = std::make_unique<Process>(std::move(command), dir / (name_ + ".log"));
   }
 
@@ -122,7 +125,7 @@ class ConsulMember {
   // Whether it answers for the cluster: it knows a leader who has a quorum.
   bool serves() const {
     const auto answer = http_call(ports_.http, "GET", "/v1/kv/?keys&consistent");
-    return answer && (answer->status() == 200 || answer->status() == 404);
+    return answer && (answer->status() == 200 || answer->status() == 404) && !leader().empty();
   }
   bool wait_ready() const {
     return wait_until([&] { return serves(); }, std::chrono::seconds(30));
@@ -144,7 +147,7 @@ class ConsulCluster {
  public:
   explicit ConsulCluster(std::size_t members = 1,
                          const std::string& ttl_min = "1s",
-                         const std::string& more = {}) {
+                         const std::string& more = "{}") {
     std::vector<ConsulMember::Ports> ports(members);
     std::vector<std::uint16_t> gossip;
     for (const auto& one : ports) gossip.push_back(one.gossip);

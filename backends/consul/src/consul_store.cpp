@@ -75,7 +75,8 @@ struct ConsulStore::Impl {
   }
 
   Async<dcs::Index> changed_since(dcs::Index seen, TimePoint deadline);
-  // One blocking query, given up when its server has failed somebody else.
+  // One blocking query, given up when its server has failed somebody else. Before everything: it
+  // answers at once.
   Async<std::uint64_t> wait_for_change(dcs::Index seen, TimePoint deadline);
 
   std::string path(std::string_view text, std::vector<std::string> query = {}) const {
@@ -476,16 +477,18 @@ Async<std::uint64_t> ConsulStore::Impl::wait_for_change(dcs::Index seen, TimePoi
 Async<dcs::Index> ConsulStore::Impl::changed_since(dcs::Index seen, TimePoint deadline) {
   co_await asio::this_coro::throw_if_cancelled(false);
   auto pauses = servers.backoff();
+  dcs::Index from = seen;
   for (;;) {
     const auto state = co_await asio::this_coro::cancellation_state;
     if (state.cancelled() != asio::cancellation_type::none)
       co_return Error(errc::cancelled, "consul: waiting for a change");
     if (clock.now() >= deadline)
       co_return Error(errc::timed_out, "consul: no change before the deadline");
-    const auto index = co_await wait_for_change(seen, deadline);
+    const auto index = co_await wait_for_change(from, deadline);
     if (index.has_value()) {
       // A smaller one too: Consul forgets what was deleted long ago, or was restored.
       if (*index != seen.value) co_return dcs::Index{*index};
+      from = seen;
       pauses.reset();
       continue;
     }
@@ -493,7 +496,9 @@ Async<dcs::Index> ConsulStore::Impl::changed_since(dcs::Index seen, TimePoint de
     const bool hopeless = lost.is(errc::cancelled) || lost.is(errc::denied) ||
                           lost.is(errc::invalid_argument) || lost.is(errc::timed_out);
     if (hopeless) co_return lost;
-    // Nothing is missed by asking again: the question names what was seen.
+    // The next question is answered at once: a server that was wiped or restored counts from
+    // somewhere else, and would wait for an index that it will not reach for long.
+    from = dcs::Index{};
     servers.logger().debug("{}", lost.text());
     const auto wake = std::min(deadline, clock.now() + pauses.next());
     const bool slept = co_await sleep_until(clock, wake);
