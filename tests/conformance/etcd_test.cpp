@@ -43,7 +43,7 @@ class EtcdSubject final : public conformance::IoSubject {
     return {};
   }
   boost::asio::awaitable<void> freeze_server() override {
-    for (std::size_t i = 0; i < cluster_.size(); ++i) cluster_[i].process().signal(SIGSTOP);
+    for (std::size_t i = 0; i < cluster_.size(); ++i) cluster_[i].process().freeze();
     co_return;
   }
   boost::asio::awaitable<void> thaw_server() override {

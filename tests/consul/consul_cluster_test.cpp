@@ -121,7 +121,7 @@ TEST_CASE("a leader that was frozen and replaced renews from its memory: it is n
     const auto lease = w.renew(store, 1s);
     REQUIRE(lease.has_value());
     REQUIRE(w.take(store, "n1").has_value());
-    consul[old].process().signal(SIGSTOP);
+    consul[old].process().freeze();
     REQUIRE_MESSAGE(w.renew(rival, 30s, 10s).has_value(), "no new leader");
     // The session runs out at the new leader, and the rival takes the key.
     REQUIRE(run_until(

@@ -152,6 +152,13 @@ class Process {
   void signal(int number) const {
     if (pid_ > 0) ::kill(pid_, number);
   }
+  // Stops it, and returns when every one of its threads has stopped: until then it may still answer.
+  void freeze() const {
+    if (pid_ <= 0) return;
+    signal(SIGSTOP);
+    siginfo_t ignored{};
+    ::waitid(P_PID, static_cast<id_t>(pid_), &ignored, WSTOPPED | WEXITED | WNOWAIT);
+  }
   // Sends the signal and waits for the end; SIGKILL follows after the limit. Returns the exit
   // status of waitpid().
   int end(int number, std::chrono::milliseconds limit = std::chrono::seconds(10)) {
