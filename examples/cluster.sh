@@ -9,6 +9,8 @@
 # stores/NAME.sh tells all that is special about a store:
 #   store_title       what a human calls it                    store_packages=()   Debian packages of its server
 #   store_section     prints its section of a node's YAML      store_ttl           the least ttl it can keep, if above 5 s
+#   store_ttls        after how many ttls a dead node's keys are free, if not after one
+#   store_install     installs the server, if it is no Debian package
 # and, if there is a server to run, which has STORE_PORT, STORE_PORT2 and STORE_PORT3 for itself and writes below $WORK only:
 #   store_run         becomes the server (exec, in a subshell, as the unprivileged user; its data survives a restart)
 #   store_ready       whether the server answers
@@ -18,6 +20,7 @@ SUPERUSER_PASSWORD=${SUPERUSER_PASSWORD:-seKret-of-postgres}
 REPLICATION_PASSWORD=${REPLICATION_PASSWORD:-seKret-of-replicator}
 source "$(dirname "${BASH_SOURCE[0]}")/stores/$STORE.sh"
 TTL=${TTL:-${store_ttl:-5}}
+LEASE=$((TTL * ${store_ttls:-1})) # so long after its last renewal a dead node's keys are free
 LOOP_WAIT=${LOOP_WAIT:-1}
 RETRY_TIMEOUT=${RETRY_TIMEOUT:-2}
 declare -A REST_PORT PG_PORT SPILOD

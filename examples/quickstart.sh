@@ -32,6 +32,7 @@ title "packages"
 source tests/support/install.sh
 source "examples/stores/$STORE.sh"
 install_packages "${build_packages[@]}" "${store_packages[@]}"
+! declare -F store_install >/dev/null || store_install
 echo "all there"
 
 if [ -z "$build" ]; then

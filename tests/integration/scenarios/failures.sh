@@ -29,7 +29,7 @@ scenario_switchover() {
 scenario_postmaster_killed() {
   shared_cluster
   kill -9 "$(postmaster "$OLD")"
-  need "somebody else leads" wait_for $((TTL + 20)) new_leader "$OLD"
+  need "somebody else leads" wait_for $((LEASE + 20)) new_leader "$OLD"
   settle
   judge
   lost_hardly_any
@@ -60,7 +60,7 @@ scenario_agent_killed() {
   shared_cluster
   node_kill "$OLD" KILL
   node_gone "$OLD"
-  need "somebody else leads" wait_for $((TTL + 20)) new_leader "$OLD"
+  need "somebody else leads" wait_for $((LEASE + 20)) new_leader "$OLD"
   check "the old server has ended" no_process_of "$OLD"
   check "the guard wrote why" grep -q "ended PostgreSQL" "$WORK/$OLD/data.guard.log"
   begin "$OLD"
@@ -68,7 +68,7 @@ scenario_agent_killed() {
   judge
   lost_hardly_any
   silent_after_successor "$OLD"
-  outage_below $((TTL * 1000 + 3000))
+  outage_below $((LEASE * 1000 + 3000))
 }
 
 # The agent is frozen and its server lives on, with the client committing on an open connection.
@@ -76,7 +76,7 @@ scenario_agent_frozen() {
   shared_cluster
   local before
   node_kill "$OLD" STOP
-  need "somebody else leads" wait_for $((TTL + 20)) new_leader "$OLD"
+  need "somebody else leads" wait_for $((LEASE + 20)) new_leader "$OLD"
   check "the old server has ended" no_process_of "$OLD"
   before=$(acks)
   check "the client writes to the new leader" wait_for 20 acks_grow "$before"
@@ -86,7 +86,7 @@ scenario_agent_frozen() {
   judge
   lost_hardly_any
   silent_after_successor "$OLD"
-  outage_below $((TTL * 1000 + 3000))
+  outage_below $((LEASE * 1000 + 3000))
 }
 
 # The agent is killed and comes back within the lease: no client notices anything.
@@ -111,12 +111,12 @@ scenario_agent_restarted() {
 scenario_node_killed() {
   shared_cluster
   kill_node "$OLD"
-  need "somebody else leads" wait_for $((TTL + 20)) new_leader "$OLD"
+  need "somebody else leads" wait_for $((LEASE + 20)) new_leader "$OLD"
   begin "$OLD"
   settle
   judge
   lost_hardly_any
-  outage_below $((TTL * 1000 + 3000))
+  outage_below $((LEASE * 1000 + 3000))
 }
 
 # SIGTERM: leadership is handed over, the server stopped, and nothing lost.
