@@ -5,7 +5,7 @@ store_packages=()
 store_ttls=2
 
 store_install() { install_consul; } # Debian 12 has no package
-store_section() { echo "consul: {host: '127.0.0.1:$STORE_PORT'}"; }
+store_section() { echo "consul: {host: '127.0.0.1:$STORE_PORT', register_service: true}"; }
 store_run() {
   cat >"$WORK/consul.json" <<JSON
 {"server": true, "bootstrap_expect": 1, "node_name": "c1", "data_dir": "$WORK/consul", "bind_addr": "127.0.0.1",

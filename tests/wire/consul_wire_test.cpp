@@ -1,5 +1,6 @@
 // Consul's HTTP interface, byte for byte. The answers are what Consul 1.8.7 sent.
 #include "consul_wire.hpp"
+#include "service_wire.hpp"
 
 #include <doctest/doctest.h>
 
@@ -372,5 +373,43 @@ TEST_CASE("answers cut short or changed anywhere are an error or a value, never 
       changed[random() % changed.size()] = static_cast<char>(random());
       all(changed);
     }
+  }
+}
+
+TEST_CASE("service names and registrations (patroni-contract 1.6)") {
+  CHECK(wire::service_name("batman") == "batman");
+  CHECK(wire::service_name("My.App_1 x") == "my-app-1-x");
+  CHECK(wire::service_name("a/b") == "au0047b");
+  CHECK(wire::service_name("Gr\xC3\xB6\xC3\x9F"
+                           "e\xF0\x9F\x90\x98") == "gru0246u0223eu128024");
+  CHECK(wire::service_name("\xC3") == "u0195");
+  CHECK(wire::service_name(std::string(400, 'x')).size() == 230);
+
+  RegistrationOptions options;
+  options.scope = Scope("batman");
+  options.node = NodeName("n1");
+  ServedNode node;
+  node.conn_url = "postgres://10.0.0.1:5433/postgres";
+  node.api_url = "https://10.0.0.1:8008/patroni";
+  node.role = "primary";
+  node.state = "running";
+  node.ttl = 30s;
+  CHECK(
+      *wire::service_request(options, node) ==
+      R"({"ID":"batman/n1","Name":"batman","Address":"10.0.0.1","Port":5433,"Tags":["primary","master"],)"
+      R"("Check":{"HTTP":"https://10.0.0.1:8008/primary","Interval":"5s","DeregisterCriticalServiceAfter":"150s"},)"
+      R"("EnableTagOverride":true})");
+  options.tags = {"a", "b"};
+  options.check_interval = "9s";
+  options.check_tls_server_name = "db.example";
+  node.role = "standby_leader";
+  CHECK(
+      *wire::service_request(options, node) ==
+      R"({"ID":"batman/n1","Name":"batman","Address":"10.0.0.1","Port":5433,"Tags":["a","b","standby-leader"],)"
+      R"("Check":{"HTTP":"https://10.0.0.1:8008/standby-leader","Interval":"9s",)"
+      R"("DeregisterCriticalServiceAfter":"150s","TLSServerName":"db.example"},"EnableTagOverride":true})");
+  for (const auto* bad : {"", "postgres", "postgres://"}) {
+    node.conn_url = bad;
+    CHECK_MESSAGE(wire::service_request(options, node).error().is(errc::invalid_argument), bad);
   }
 }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "spilo/consul/consul_store.hpp"
+#include "spilo/consul/service_registration.hpp"
 #include "spilo/etcd/etcd_store.hpp"
 #include "spilo/sqlite/sqlite_store.hpp"
 
@@ -121,6 +122,20 @@ Result<OpenedStore> open(any_io_executor executor,
   options.seed = request.seed;
   options.logger = request.log;
   OpenedStore out;
+  if (section.register_service && !request.client.empty()) {
+    consul::RegistrationOptions service;
+    service.agent = options.servers.front();
+    service.token = section.token;
+    service.scope = request.options.scope;
+    service.node = NodeName(request.client);
+    service.tags = section.service_tags;
+    service.check_interval = section.service_check_interval;
+    service.check_tls_server_name = section.service_check_tls_server_name;
+    service.tls = options.tls;
+    service.logger = request.log;
+    out.registry =
+        std::make_unique<consul::ServiceRegistration>(executor, clock, std::move(service));
+  }
   out.description = fmt::format("consul {}", fmt::join(origins, ","));
   out.store = std::make_unique<consul::ConsulStore>(std::move(executor), clock, std::move(options));
   return out;

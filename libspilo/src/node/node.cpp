@@ -78,6 +78,7 @@ struct Node::Impl : std::enable_shared_from_this<Node::Impl> {
     }
     store = std::move(opened->store);
     store_name = opened->description;
+    registry = std::move(opened->registry);
     cluster_store = std::make_unique<ClusterStore>(*store, clock);
     postgres = std::make_unique<pg::PgController>(executor, clock, config.postgresql, logger);
     if (config.guard) {
@@ -235,6 +236,35 @@ struct Node::Impl : std::enable_shared_from_this<Node::Impl> {
         });
   }
 
+  // ---- the service catalogue ---------------------------------------------------------------------
+
+  void start_registry() {
+    if (!registry) return;
+    subscription = board.subscribe([this] {
+      const auto status = board.get();
+      ServedNode node;
+      node.conn_url = status->identity.conn_url;
+      node.api_url = status->identity.api_url;
+      node.role = status->role;
+      node.state = status->state;
+      node.ttl = status->identity.timing.ttl;
+      if (status->cluster && status->cluster->config)
+        node.ttl = status->cluster->config->timing.ttl;
+      registry->show(std::move(node));
+    });
+    registration = background->start(registry->run());
+  }
+  awaitable<void> stop_registry() {
+    if (!registry) co_return;
+    board.unsubscribe(subscription);
+    background->cancel(registration);
+    // A server that runs on under its guard is still there to be found.
+    if (board.get()->state != "stopped") co_return;
+    const auto deadline = clock.now() + 2s;
+    const auto out = co_await registry->withdraw(deadline);
+    if (out.has_error()) logger.warning("service registration: {}", out.error().text());
+  }
+
   Async<int> live() {
     if (!make_parts()) co_return 1;
     const bool alone = co_await lock_data_dir();
@@ -246,6 +276,7 @@ struct Node::Impl : std::enable_shared_from_this<Node::Impl> {
     make_supervisor();
     if (!bind_rest()) co_return 1;
     serve();
+    start_registry();
     if (ready) ready();
     if (stop_asked) supervisor->post(ha::StopAsked{});
     auto status = co_await supervisor->run();
@@ -253,6 +284,7 @@ struct Node::Impl : std::enable_shared_from_this<Node::Impl> {
     co_await boost::asio::this_coro::reset_cancellation_state();
     co_await boost::asio::this_coro::throw_if_cancelled(false);
     server->stop(1s);
+    co_await stop_registry();
     while (serving) co_await served.wait();
     while (!background->idle()) co_await background_done.wait();
     if (status.has_error()) co_return 1;
@@ -312,6 +344,9 @@ struct Node::Impl : std::enable_shared_from_this<Node::Impl> {
   node::DataDirLock data_dir_lock;
   std::string store_name;
   std::unique_ptr<dcs::Store> store;
+  std::unique_ptr<ServiceRegistry> registry;  // none: not asked for, or the store has no catalogue
+  int subscription = 0;
+  OperationSet::Id registration = 0;
   std::unique_ptr<ClusterStore> cluster_store;
   std::unique_ptr<pg::PgController> postgres;
   std::unique_ptr<Guard> guard;
@@ -359,6 +394,7 @@ Async<int> Node::run() {
   impl->guard.reset();
   impl->postgres.reset();
   impl->cluster_store.reset();
+  impl->registry.reset();
   impl->store.reset();
   impl->data_dir_lock = {};
   co_return status;

@@ -11,6 +11,7 @@
 #include "spilo/core/log.hpp"
 #include "spilo/ports/clock.hpp"
 #include "spilo/ports/dcs.hpp"
+#include "spilo/ports/registry.hpp"
 
 namespace spilo {
 
@@ -26,6 +27,8 @@ struct StoreRequest {
 
 struct OpenedStore {
   std::unique_ptr<dcs::Store> store;
+  // The store's catalogue of services, when the configuration wants this node (`client`) in it.
+  std::unique_ptr<ServiceRegistry> registry;
   std::string description;  // "sqlite /var/lib/x.db", "etcd3 http://a:2379,http://b:2379"; no secrets
 };
 
