@@ -127,6 +127,21 @@ TEST_CASE("clone, stream, switch over, follow, rejoin without a copy") {
   CHECK_FALSE(has_old_directory(a));
 }
 
+TEST_CASE("a standby whose upstream is out of reach is not stopped by a rejoin") {
+  Bench bench;
+  Pair pair(bench);
+  const auto before = pair.b.observe().postmaster_pid;
+  REQUIRE(before != 0);
+  REQUIRE_OK(pair.a.stop(ha::StopMode::immediate));
+  for (int round = 0; round < 2; ++round) {
+    const auto refused = pair.b.perform(ha::TaskKind::rejoin, pair.a);
+    REQUIRE(refused.has_error());
+    CHECK(refused.error().detail().find("n1") != std::string::npos);
+    CHECK(pair.b.observe().postmaster_pid == before);
+    CHECK(pair.b.value("SELECT count(*) FROM t") == "0");
+  }
+}
+
 TEST_CASE("a diverged primary comes back by pg_rewind, and by a copy when that is not allowed") {
   Bench bench;
   Pair pair(bench);

@@ -108,6 +108,12 @@ Async<void> PgController::Impl::rejoin(ha::Task task) {
   if (task.upstream.conn_url.empty())
     co_return Error(errc::invalid_argument, "rejoin needs an upstream");
   if (live_postmaster()) {
+    if (exists(options.data_dir + "/standby.signal")) {
+      // A standby is not stopped for nothing: with the upstream out of reach there is nobody to
+      // compare with or to copy from, its readers want it, and it may be asked to lead soon.
+      const auto answers = co_await ask_upstream(task.upstream, clock.now() + 2s);
+      if (answers.has_error()) co_return answers.error().in("rejoin");
+    }
     auto stopped = co_await stop_server(ha::StopMode::fast, false, task.timeout);
     if (stopped.has_error() && !stopped.error().is(errc::timed_out)) co_return stopped.error();
     if (stopped.has_error()) {
