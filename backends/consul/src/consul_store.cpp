@@ -360,6 +360,7 @@ Async<std::string> ConsulStore::Impl::leader(TimePoint deadline) {
 }
 
 Async<dcs::Lease> ConsulStore::Impl::keep_alive(SessionId id, TimePoint deadline) {
+  co_await asio::this_coro::throw_if_cancelled(false);
   // Consul's leader renews from its memory and asks nobody, so that one which was frozen and
   // replaced may still do it. In time that does no harm: the new one counts two ttls from its
   // election, which is after our last renewal. Once we are late, the same leader must also prove
@@ -373,28 +374,37 @@ Async<dcs::Lease> ConsulStore::Impl::keep_alive(SessionId id, TimePoint deadline
     before = *leading;
   }
   const auto ttl = session_ttl;
-  const auto answer = co_await servers.call(
-      "PUT", path("/v1/session/renew/" + id.str()), "", Kind::session, deadline);
-  if (answer.has_error()) co_return answer.error();
-  const bool doubted = answer->response.status() != 200;
-  if (late || doubted) {
-    // A 404 may be a proxy's, who does not know the path.
+  const auto path_of_renewal = path("/v1/session/renew/" + id.str());
+  auto pauses = servers.backoff();
+  Answer renewed;
+  for (;;) {
+    const auto answer = co_await servers.call("PUT", path_of_renewal, "", Kind::session, deadline);
+    if (answer.has_error()) co_return answer.error();
+    renewed = *answer;
+    const bool doubted = renewed.response.status() != 200;
+    if (!late && !doubted) break;
+    // A 404 may be a proxy's, who does not know the path, or come from a server that was elected
+    // just now and has not read its own log to the end.
     const auto exists = co_await session_exists(id, deadline);
     if (exists.has_error()) co_return exists.error();
     if (!*exists) {
       forget(id);
       co_return Error(errc::session_lost,
                       fmt::format("consul {}: session {} is gone: it has run out or was destroyed",
-                                  answer->server,
+                                  renewed.server,
                                   id.str()));
     }
+    if (!doubted) break;
+    const auto wake = clock.now() + pauses.next();
+    if (wake >= deadline)
+      co_return Error(errc::unavailable,
+                      fmt::format("consul {}: session/renew {}: status {}, but the session exists",
+                                  renewed.server,
+                                  id.str(),
+                                  renewed.response.status()));
+    const bool slept = co_await sleep_until(clock, wake);
+    if (!slept) co_return Error(errc::cancelled, "consul: renewing the session");
   }
-  if (doubted)
-    co_return Error(errc::unavailable,
-                    fmt::format("consul {}: session/renew {}: status {}, but the session exists",
-                                answer->server,
-                                id.str(),
-                                answer->response.status()));
   if (late) {
     const auto after = co_await leader(deadline);
     if (after.has_error()) co_return after.error();
@@ -402,12 +412,12 @@ Async<dcs::Lease> ConsulStore::Impl::keep_alive(SessionId id, TimePoint deadline
       co_return Error(errc::unavailable,
                       fmt::format("consul {}: session {} was renewed while the leader changed from "
                                   "\"{}\" to \"{}\": it does not count",
-                                  answer->server,
+                                  renewed.server,
                                   id.str(),
                                   before,
                                   *after));
   }
-  const auto until = answer->sent + ttl;
+  const auto until = renewed.sent + ttl;
   if (session == id) lease_until = std::max(lease_until, until);
   co_return dcs::Lease(id, until);
 }
