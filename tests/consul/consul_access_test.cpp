@@ -70,23 +70,23 @@ TEST_CASE("ACL: what a token may not is denied, and never looks like an empty cl
     bool opens_sessions;
   };
   const std::string unknown = "5ec7e700-0000-4000-8000-00000000dead";
-  for (const auto& [who, token, reads, opens_sessions] : {
+  for (const auto& row : {
            Row{"nobody", "", false, false},
            Row{"an unknown token", unknown, false, false},
            Row{"another cluster's node", elsewhere, false, true},
            Row{"a reader", reader, true, false},
        }) {
-    CAPTURE(who);
-    auto& store = with(token);
+    CAPTURE(row.who);
+    auto& store = with(row.token);
     const auto read = w.read(store);
-    if (reads) {
+    if (row.reads) {
       CHECK(read.has_value());
     } else {
       REQUIRE(read.has_error());
       CHECK_MESSAGE(read.error().is(errc::denied), read.error().text());
     }
     const auto session = w.renew(store, 2s);
-    if (opens_sessions) {
+    if (row.opens_sessions) {
       REQUIRE(session.has_value());
       CHECK(w.put(store, "leader", "x", 5s, dcs::Binding::session).error().is(errc::denied));
     } else {

@@ -285,7 +285,7 @@ TEST_CASE("why nothing was done: one row each") {
   const auto delay = error(2, "failed to lock key \"l\" due to lock delay");
   const auto exists = error(3, "key \"service/batman/status\" exists");
   const auto denied = error(0, "Permission denied");
-  for (const auto& [errors, why] : {
+  for (const auto& row : {
            Row{index, Why::requirement},
            Row{index + "," + unlock + "," + held, Why::requirement},
            Row{unlock + "," + held, Why::belief},
@@ -300,9 +300,9 @@ TEST_CASE("why nothing was done: one row each") {
            Row{error(5, "beyond the plan"), Why::not_understood},
            Row{error(-1, "before it"), Why::not_understood},
        }) {
-    const auto body = "{\"Results\":null,\"Errors\":[" + errors + "]}";
+    const auto body = "{\"Results\":null,\"Errors\":[" + row.errors + "]}";
     const auto refusal = wire::parse_refusal(body, plan);
-    CHECK_MESSAGE(refusal.why == why, body);
+    CHECK_MESSAGE(refusal.why == row.why, body);
     CHECK_FALSE(refusal.text.empty());
   }
   for (const auto* bad :
@@ -317,7 +317,7 @@ TEST_CASE("statuses: did it happen, may I retry, is it my fault") {
     errc session;
     errc write;
   };
-  for (const auto& [status, read, session_meaning, write] : {
+  for (const auto& row : {
            Row{400, errc::invalid_argument, errc::invalid_argument, errc::invalid_argument},
            Row{401, errc::denied, errc::denied, errc::denied},
            Row{403, errc::denied, errc::denied, errc::denied},
@@ -335,9 +335,9 @@ TEST_CASE("statuses: did it happen, may I retry, is it my fault") {
            Row{418, errc::unavailable, errc::ambiguous, errc::ambiguous},
            Row{204, errc::unavailable, errc::ambiguous, errc::ambiguous},
        }) {
-    CHECK_MESSAGE(wire::meaning(status, Kind::read) == read, status);
-    CHECK_MESSAGE(wire::meaning(status, Kind::session) == session_meaning, status);
-    CHECK_MESSAGE(wire::meaning(status, Kind::write) == write, status);
+    CHECK_MESSAGE(wire::meaning(row.status, Kind::read) == row.read, row.status);
+    CHECK_MESSAGE(wire::meaning(row.status, Kind::session) == row.session, row.status);
+    CHECK_MESSAGE(wire::meaning(row.status, Kind::write) == row.write, row.status);
   }
 }
 
