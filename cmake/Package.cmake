@@ -62,6 +62,7 @@ write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/spilo-config-versio
                                  COMPATIBILITY SameMinorVersion)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/spilo-config.cmake
               ${CMAKE_CURRENT_BINARY_DIR}/spilo-config-version.cmake
+              ${CMAKE_CURRENT_SOURCE_DIR}/cmake/FindZooKeeper.cmake
         DESTINATION ${spilo_cmake_dir})
 
 # Static libraries are linked dependants first.

@@ -77,6 +77,10 @@ class FlakyProxy {
       server.async_connect({boost::asio::ip::address_v4::loopback(), state->server_port},
                            [self = shared_from_this()](boost::system::error_code ec) {
                              if (ec) return self->close();
+                             // A proxy that waits for more would be a fault of its own.
+                             boost::system::error_code ignored;
+                             self->client.set_option(tcp::no_delay(true), ignored);
+                             self->server.set_option(tcp::no_delay(true), ignored);
                              self->read(true);
                              self->read(false);
                            });
