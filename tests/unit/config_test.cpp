@@ -453,6 +453,32 @@ postgresql:
         std::vector<std::string>{"z1:2181", "z2:2182"});
 }
 
+TEST_CASE("config: a path after ZooKeeper's hosts is the root of everything") {
+  const auto text = [](std::string_view hosts) {
+    return fmt::format(R"(
+scope: s
+name: n
+restapi: {{listen: 'localhost:8008'}}
+zookeeper: {{hosts: {}}}
+postgresql:
+  listen: localhost
+  data_dir: data
+  superuser: {{username: su}}
+  replication: {{username: re, password: x}}
+)",
+                       hosts);
+  };
+  const auto section = std::get<ZookeeperSection>(
+      loaded(text("['10.0.0.1:2181', 'z2', '[::1]:2183/apps/pg/']")).store.section);
+  CHECK(section.hosts == std::vector<std::string>{"10.0.0.1:2181", "z2:2181", "[::1]:2183"});
+  CHECK(section.chroot == "apps/pg");
+  const auto line = std::get<ZookeeperSection>(loaded(text("'z1:2181,z2:2181/pg'")).store.section);
+  CHECK(line.hosts == std::vector<std::string>{"z1:2181", "z2:2181"});
+  CHECK(line.chroot == "pg");
+  CHECK(shown(load_text(text("[z1/a, z2/b]")).problems).find("one path for all hosts") !=
+        std::string::npos);
+}
+
 TEST_CASE("config: the environment counts over the file, and SPILO_ over PATRONI_") {
   const Environment environment = {
       {"PATRONI_NAME", "env-name"},

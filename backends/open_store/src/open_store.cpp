@@ -4,6 +4,10 @@
 #include <fmt/ranges.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <optional>
 #include <string_view>
 #include <utility>
 #include <variant>
@@ -13,6 +17,7 @@
 #include "spilo/consul/service_registration.hpp"
 #include "spilo/etcd/etcd_store.hpp"
 #include "spilo/sqlite/sqlite_store.hpp"
+#include "spilo/zookeeper/zookeeper_store.hpp"
 
 namespace spilo {
 namespace {
@@ -141,12 +146,99 @@ Result<OpenedStore> open(any_io_executor executor,
   return out;
 }
 
-// The stores that have no adapter yet.
-template <class Section>
-Result<OpenedStore> open(any_io_executor, Clock&, const StoreRequest& request, const Section&) {
-  return Error(errc::unsupported,
-               fmt::format("{}: this build speaks to sqlite, etcd3 and consul only",
-                           config::section_name(request.options.section)));
+// What the principals of set_acls may do, all problems at once. The scheme is x509 unless the
+// principal names another one, as in Patroni.
+std::vector<zookeeper::Acl> read_acls(const json::Value& section,
+                                      std::vector<std::string>& problems) {
+  using Acl = zookeeper::Acl;
+  struct Known {
+    std::string_view name;
+    Acl::Permission permission;
+  };
+  constexpr std::array<Known, 6> known = {{{"READ", Acl::read},
+                                           {"WRITE", Acl::write},
+                                           {"CREATE", Acl::create},
+                                           {"DELETE", Acl::erase},
+                                           {"ADMIN", Acl::admin},
+                                           {"ALL", Acl::all}}};
+  std::vector<Acl> out;
+  if (section.as_object() == nullptr) return out;
+  for (const auto& [principal, names] : *section.as_object()) {
+    const auto colon = principal.find(':');
+    Acl acl;
+    acl.scheme = colon == std::string::npos ? "x509" : principal.substr(0, colon);
+    acl.id = colon == std::string::npos ? principal : principal.substr(colon + 1);
+    acl.permissions = 0;
+    const json::Array one{names};
+    for (const auto& name : names.as_array() != nullptr ? *names.as_array() : one) {
+      const auto text = name.scalar_text();
+      const auto found = std::ranges::find(known, text, &Known::name);
+      if (found != known.end())
+        acl.permissions |= found->permission;
+      else
+        problems.push_back(
+            fmt::format("zookeeper: set_acls: {}: must list READ, WRITE, CREATE, DELETE, ADMIN or "
+                        "ALL, but one is \"{}\"",
+                        principal,
+                        text));
+    }
+    out.push_back(std::move(acl));
+  }
+  return out;
+}
+
+// "10.0.0.1:2181", "[::1]:2181": what the configuration has made of the hosts.
+std::optional<zookeeper::Server> read_server(std::string_view text) {
+  const auto colon = text.rfind(':');
+  if (colon == std::string_view::npos || colon == 0) return {};
+  zookeeper::Server out;
+  auto host = text.substr(0, colon);
+  if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
+  out.host = std::string(host);
+  const auto port = text.substr(colon + 1);
+  const auto [end, failure] = std::from_chars(port.data(), port.data() + port.size(), out.port);
+  if (failure != std::errc{} || end != port.data() + port.size() || out.port == 0) return {};
+  return out;
+}
+
+Result<OpenedStore> open(any_io_executor executor,
+                         Clock& clock,
+                         const StoreRequest& request,
+                         const config::ZookeeperSection& section) {
+  if (section.use_ssl)
+    return Error(errc::unsupported,
+                 "zookeeper: `use_ssl` is on, but this build's client library speaks no TLS. Put a "
+                 "TLS tunnel such as stunnel before the servers and set `use_ssl: false`, or use "
+                 "digest credentials (auth_data, set_acls) on a network of your own");
+  std::vector<std::string> problems;
+  zookeeper::Options options;
+  for (const auto& text : section.hosts) {
+    const auto server = read_server(text);
+    if (server)
+      options.servers.push_back(*server);
+    else
+      problems.push_back(fmt::format(
+          "zookeeper: `hosts` must list hosts such as 10.0.0.1:2181, but one is \"{}\"", text));
+  }
+  if (section.hosts.empty())
+    problems.push_back("zookeeper: `hosts` must list the servers, for example 10.0.0.1:2181");
+  options.acls = read_acls(section.set_acls, problems);
+  if (const auto* auths = section.auth_data.as_object())
+    for (const auto& [scheme, credential] : *auths)
+      options.auths.push_back(zookeeper::Auth{scheme, credential.scalar_text()});
+  if (!problems.empty())
+    return Error(errc::invalid_argument, fmt::format("{}", fmt::join(problems, "; ")));
+  options.base =
+      zookeeper::base_path(section.chroot, request.options.name_space, request.options.scope);
+  options.logger = request.log;
+  OpenedStore out;
+  out.description = fmt::format("zookeeper {}{}{}",
+                                fmt::join(section.hosts, ","),
+                                section.chroot.empty() ? "" : "/",
+                                section.chroot);
+  out.store =
+      std::make_unique<zookeeper::ZookeeperStore>(std::move(executor), clock, std::move(options));
+  return out;
 }
 
 }  // namespace
@@ -156,9 +248,8 @@ Result<OpenedStore> open_store(any_io_executor executor,
                                const StoreRequest& request) {
   if (request.options.scope.empty())
     return Error(errc::invalid_argument, "the cluster has no name: set `scope`");
-  return std::visit(
-      [&](const auto& section) { return open(executor, clock, request, section); },
-      request.options.section);
+  return std::visit([&](const auto& section) { return open(executor, clock, request, section); },
+                    request.options.section);
 }
 
 }  // namespace spilo

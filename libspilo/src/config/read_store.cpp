@@ -130,12 +130,23 @@ ZookeeperSection read_zookeeper(const Section& section, Reporter& report) {
   out.use_ssl = section.flag("use_ssl", false);
   out.set_acls = section.object("set_acls");
   out.auth_data = section.object("auth_data");
-  for (const auto& text : section.texts("hosts")) {
+  for (const auto& whole : section.texts("hosts")) {
+    // The connection string of ZooKeeper's clients: what comes after a host is a path for all
+    // hosts.
+    const auto slash = std::min(whole.find('/'), whole.size());
+    const auto text = whole.substr(0, slash);
+    const auto chroot = trimmed_slashes(std::string_view(whole).substr(slash));
+    if (!chroot.empty() && !out.chroot.empty() && chroot != out.chroot)
+      report.error("zookeeper.hosts",
+                   fmt::format("must name one path for all hosts, but names \"/{}\" and \"/{}\"",
+                               out.chroot,
+                               chroot));
+    if (!chroot.empty()) out.chroot = chroot;
     if (const auto address = parse_address(text, 2181); address && !address->host.empty())
       out.hosts.push_back(to_text(*address));
     else
       report.error("zookeeper.hosts",
-                   fmt::format("must be hosts such as 10.0.0.1:2181, but one is \"{}\"", text));
+                   fmt::format("must be hosts such as 10.0.0.1:2181, but one is \"{}\"", whole));
   }
   if (section.texts("hosts").empty())
     report.error("zookeeper.hosts", "is not set; for example [10.0.0.1:2181, 10.0.0.2:2181]");

@@ -76,6 +76,7 @@ struct ConsulSection {  // `consul`
 
 struct ZookeeperSection {  // `zookeeper`
   std::vector<std::string> hosts;
+  std::string chroot;  // without slashes at its ends; comes with the hosts: 10.0.0.1:2181/chroot
   bool use_ssl = false;
   TlsFiles tls;
   json::Value set_acls;
