@@ -136,6 +136,30 @@ bool is_certificate_refused(error_code ec) noexcept {
   }
 }
 
+namespace {
+
+// Why OpenSSL did not like the peer's certificate, in its words.
+std::string certificate_problem(SSL* ssl, const std::string& name) {
+  const auto result = ::SSL_get_verify_result(ssl);
+  if (result != X509_V_OK && result != X509_V_ERR_UNSPECIFIED)
+    return fmt::format(" ({})", ::X509_verify_cert_error_string(result));
+  return fmt::format(" (the certificate is not for {})", name);
+}
+
+bool is_verify_failure(error_code ec) noexcept {
+  return ec.category() == asio::error::get_ssl_category() &&
+         ERR_GET_REASON(static_cast<unsigned long>(ec.value())) == SSL_R_CERTIFICATE_VERIFY_FAILED;
+}
+
+// The first bytes that came back are no TLS.
+bool is_no_tls(error_code ec) noexcept {
+  if (ec.category() != asio::error::get_ssl_category()) return false;
+  const auto reason = ERR_GET_REASON(static_cast<unsigned long>(ec.value()));
+  return reason == SSL_R_WRONG_VERSION_NUMBER || reason == SSL_R_HTTP_REQUEST;
+}
+
+}  // namespace
+
 bool is_end(error_code ec) noexcept {
   return ec == asio::error::eof || ec == asio::ssl::error::stream_truncated;
 }
@@ -285,9 +309,13 @@ Async<std::unique_ptr<Connection>> Connector::connect_to(Url endpoint, tcp::endp
     secured->stream().set_verify_callback(asio::ssl::host_name_verification(name), ec);
   const auto greeted =
       co_await secured->stream().async_handshake(asio::ssl::stream_base::client, as_result);
+  std::string more;
+  if (is_no_tls(std::get<0>(greeted))) more = " (the server does not speak TLS there)";
+  if (is_verify_failure(std::get<0>(greeted)))
+    more = certificate_problem(secured->stream().native_handle(), name);
   if (const auto error = std::get<0>(greeted))
     co_return failed(is_certificate_refused(error) ? errc::denied : errc::unavailable,
-                     fmt::format("TLS handshake with {}", name),
+                     fmt::format("TLS handshake with {}{}", name, more),
                      error);
   co_return std::unique_ptr<Connection>(std::move(secured));
 }
