@@ -26,6 +26,7 @@ class EtcdSubject final : public conformance::IoSubject {
     etcd::Options options;
     for (const auto& proxy : proxies_)
       options.endpoints.push_back(net::Url("127.0.0.1", proxy->port()));
+    options.use_proxies = true;  // the members' own addresses would lead around the proxies
     options.base = etcd::base_path("conformance", scope);
     options.seed = ++seed_;
     clients_.push_back(

@@ -9,24 +9,6 @@ using namespace std::chrono_literals;
 
 namespace {
 const auto no_etcd = doctest::skip(!have_etcd());
-
-// Which member answers that it leads.
-std::size_t leader_of(EtcdWorld& w, EtcdCluster& etcd) {
-  std::size_t found = etcd.size();
-  const bool elected = wait_until(
-      [&] {
-        for (std::size_t i = 0; i < etcd.size(); ++i) {
-          const auto status = json::parse(w.call(etcd[i].url(), "/v3/maintenance/status", "{}"));
-          if (status.has_value() && status->get_string("leader", "-") ==
-                                        status->find_path("header.member_id")->scalar_text())
-            found = i;
-        }
-        return found < etcd.size();
-      },
-      20s);
-  REQUIRE(elected);
-  return found;
-}
 }  // namespace
 
 TEST_CASE("unreachable and silent endpoints in the list: found once, then avoided" * no_etcd) {

@@ -1,10 +1,10 @@
-// One real etcd server: compaction, lost answers, authentication, TLS, a store that was wiped.
+// One real etcd server: compaction, lost answers, limits, a store that was wiped.
 #include <doctest/doctest.h>
 
 #include <filesystem>
+#include <fstream>
 
 #include "etcd/etcd_world.hpp"
-#include "support/certificates.hpp"
 
 using namespace spilo;
 using namespace spilo::test;
@@ -61,7 +61,9 @@ TEST_CASE(
   EtcdWorld w;
   FlakyProxy proxy(w.io, etcd[0].port());
   std::vector<net::Url> urls(1, net::Url("127.0.0.1", proxy.port()));
-  auto& store = w.store(urls);
+  etcd::Options options;
+  options.use_proxies = true;
+  auto& store = w.store(urls, options);
   REQUIRE(w.renew(store, 5s).has_value());
   proxy.freeze_answers();
   CHECK(w.read(store, 100ms).error().is(errc::timed_out));
@@ -143,97 +145,176 @@ TEST_CASE(
   CHECK(w.put(store, "leader", "n1", 5s, dcs::Binding::session).has_value());
 }
 
-TEST_CASE("authentication: wrong password, right password, a token that the server has forgotten" *
+TEST_CASE("auto-compaction while somebody waits and while nobody reads the watch" * no_etcd) {
+  EtcdCluster etcd(1, {"--auto-compaction-mode", "periodic", "--auto-compaction-retention", "1s"});
+  EtcdWorld w;
+  auto& reader = w.store(etcd.urls());
+  auto& writer = w.store(etcd.urls());
+  const std::string large(50'000, 'v');
+  const auto compacted = [&] {
+    const auto log = etcd[0].process().log();
+    std::size_t times = 0;
+    for (auto at = log.find("finished scheduled compaction"); at != std::string::npos;
+         at = log.find("finished scheduled compaction", at + 1))
+      ++times;
+    return times;
+  };
+  REQUIRE(w.put(writer, "config", large).has_value());
+  const dcs::Index old{index_of(w.read(reader))};
+  dcs::Index seen = old;
+  CHECK(w.changed(reader, seen, 50ms).error().is(errc::timed_out));
+  // Some megabytes lie in the watch before anybody fetches them, over several compactions.
+  const auto limit = w.clock.now() + 60s;
+  int writes = 0;
+  while (compacted() < 3 || writes < 200) {
+    REQUIRE(w.clock.now() < limit);
+    REQUIRE(w.put(writer, "config", large + std::to_string(++writes)).has_value());
+  }
+  // Each wait is for a change that has happened already.
+  const auto last = std::to_string(writes);
+  for (int rounds = 0;; ++rounds) {
+    REQUIRE(rounds < 300);
+    const auto changed = w.changed(reader, seen, 2s);
+    REQUIRE_MESSAGE(changed.has_value(), changed.error().text());
+    const auto now = w.read(reader);
+    REQUIRE(now.has_value());
+    seen = now->index();
+    if (now->find("config")->value.ends_with("v" + last)) break;
+  }
+  CHECK(w.changed(reader, seen, 100ms).error().is(errc::timed_out));
+  // A client that comes late asks for what was compacted long ago.
+  auto& late = w.store(etcd.urls());
+  const auto changed = w.changed(late, old, 2s);
+  REQUIRE_MESSAGE(changed.has_value(), changed.error().text());
+  CHECK(changed->value > old.value);
+}
+
+TEST_CASE("more has happened than fits into a line: a late waiter is woken all the same" *
           no_etcd) {
   EtcdCluster etcd;
   EtcdWorld w;
-  const auto url = etcd[0].url();
-  w.call(url, "/v3/auth/user/add", R"({"name":"root","password":"secret"})");
-  w.call(url, "/v3/auth/user/grant", R"({"user":"root","role":"root"})");
-  w.call(url, "/v3/auth/enable", "{}");
-
-  etcd::Options options;
-  options.username = "root";
-  options.password = "wrong";
-  auto& intruder = w.store(etcd.urls(), options);
-  const auto refused = w.read(intruder);
-  CHECK(refused.error().is(errc::denied));
-  CHECK(refused.error().detail().find("as user root") != std::string::npos);
-  CHECK(refused.error().detail().find("wrong") == std::string::npos);
-  auto& nobody = w.store(etcd.urls());
-  CHECK(w.read(nobody).has_error());
-  CHECK(w.put(nobody, "config", "x").has_error());
-  CHECK(w.changed(nobody, dcs::Index{1}, 200ms).has_error());
-
-  // User and password in the URL.
-  const auto with_user =
-      net::Url::parse("http://root:secret@127.0.0.1:" + std::to_string(url.port()));
-  REQUIRE(with_user.has_value());
-  auto& store = w.store(std::vector<net::Url>(1, *with_user));
-  REQUIRE(w.put(store, "config", "1").has_value());
-  const auto lease = w.renew(store, 10s);
-  REQUIRE(lease.has_value());
-  const dcs::Index seen{index_of(w.read(store))};
-  CHECK(w.changed(store, seen, 50ms).error().is(errc::timed_out));
-
-  etcd[0].restart();  // simple tokens live in memory
-  const auto renewed = w.renew(store, 10s, 8s);
-  REQUIRE_MESSAGE(renewed.has_value(), renewed.error().text());
-  CHECK(renewed->session == lease->session);
-  REQUIRE(w.put(store, "config", "2").has_value());
-  const auto changed = w.changed(store, seen, 5s);
-  CHECK_MESSAGE(changed.has_value(), changed.error().text());
-  CHECK(w.log.find("secret") == std::string::npos);
+  auto& writer = w.store(etcd.urls());
+  REQUIRE(w.put(writer, "config", "first").has_value());
+  const dcs::Index old{index_of(w.read(writer))};
+  const std::string large(1'300'000, 'v');
+  for (int i = 0; i < 12; ++i)
+    REQUIRE(w.put(writer, "config", large + std::to_string(i)).has_value());
+  auto& late = w.store(etcd.urls());
+  const auto changed = w.changed(late, old, 5s);
+  REQUIRE_MESSAGE(changed.has_value(), changed.error().text());
+  const dcs::Index now{index_of(w.read(late))};
+  CHECK(w.changed(late, now, 200ms).error().is(errc::timed_out));
+  REQUIRE(w.put(writer, "config", "last").has_value());
+  CHECK(w.changed(late, now, 5s).has_value());
 }
 
-TEST_CASE("TLS with client certificates" * no_etcd) {
-  TempDir dir;
-  Certificates certs(dir);
-  const auto member = [&](const std::string& certificate) {
-    return std::make_unique<EtcdMember>(dir,
-                                        certificate,
-                                        free_port(),
-                                        free_port(),
-                                        "",
-                                        std::vector<std::string>{"--client-cert-auth",
-                                                                 "--trusted-ca-file",
-                                                                 certs.file("ca.crt"),
-                                                                 "--cert-file",
-                                                                 certs.file(certificate + ".crt"),
-                                                                 "--key-file",
-                                                                 certs.file(certificate + ".key")},
-                                        "https");
-  };
-  const auto etcd = member("server");
-  const auto elsewhere = member("elsewhere");
-  REQUIRE(etcd->wait_ready());
-  REQUIRE(elsewhere->wait_ready());
+TEST_CASE("too large, and no space left: one clear error each, and the lease lives on" * no_etcd) {
+  EtcdCluster etcd(1, {"--quota-backend-bytes", "20000000"});
   EtcdWorld w;
-  const auto store =
-      [&](const std::string& ca, const std::string& client, const EtcdMember& at) -> dcs::Store& {
-    etcd::Options options;
-    options.tls.ca_file = certs.file(ca + ".crt");
-    if (!client.empty()) {
-      options.tls.cert_file = certs.file(client + ".crt");
-      options.tls.key_file = certs.file(client + ".key");
-    }
-    return w.store(std::vector<net::Url>(1, at.url()), options);
-  };
-  auto& good = store("ca", "client", *etcd);
-  const auto written = w.put(good, "config", "1");
-  REQUIRE_MESSAGE(written.has_value(), written.error().text());
-  const dcs::Index seen{index_of(w.read(good))};
-  CHECK(w.changed(good, seen, 50ms).error().is(errc::timed_out));
-  REQUIRE(w.put(good, "config", "2").has_value());
-  CHECK(w.changed(good, seen, 5s).has_value());
+  auto& store = w.store(etcd.urls());
+  const auto lease = w.renew(store, 10s);
+  REQUIRE(lease.has_value());
+  const auto limits = store.limits();
+  const std::string largest(limits.value_bytes_max, 'x');
+  const auto fits = w.put(store, "config", largest);
+  REQUIRE_MESSAGE(fits.has_value(), fits.error().text());
+  CHECK(w.read(store)->find("config")->value == largest);
+  const auto above = w.put(store, "config", largest + "x");
+  REQUIRE(above.has_error());
+  CHECK(above.error().is(errc::invalid_argument));
+  CHECK_MESSAGE(above.error().detail().find("1400001 bytes") != std::string::npos,
+                above.error().text());
+  // Two values that only together are too much; the server itself would not answer in a way that
+  // tells why.
+  dcs::Transaction two;
+  two.put("config", largest).put("history", largest);
+  const auto together = run(w.io, store.commit(std::move(two), w.in(5s)));
+  REQUIRE(together.has_error());
+  CHECK_MESSAGE(together.error().is(errc::invalid_argument), together.error().text());
+  CHECK_MESSAGE(together.error().detail().find("2800000 bytes") != std::string::npos,
+                together.error().text());
 
-  const auto no_certificate = w.read(store("ca", "", *etcd), 1s);
-  CHECK_MESSAGE(no_certificate.error().is(errc::denied), no_certificate.error().text());
-  const auto untrusted = w.read(store("other-ca", "client", *etcd), 300ms);
-  CHECK_MESSAGE(untrusted.error().is(errc::unavailable), untrusted.error().text());
-  CHECK(untrusted.error().detail().find("certificate verify failed") != std::string::npos);
-  const auto wrong_host = w.put(store("ca", "client", *elsewhere), "config", "x", 300ms);
-  CHECK_MESSAGE(wrong_host.error().is(errc::unavailable), wrong_host.error().text());
-  const auto no_file = w.read(store("missing", "client", *etcd), 300ms);
-  CHECK(no_file.error().detail().find("missing.crt") != std::string::npos);
+  Result<dcs::Committed> put = w.put(store, "status", "0");
+  for (int i = 0; i < 100 && put.has_value(); ++i) put = w.put(store, "config", largest, 5s);
+  REQUIRE(put.has_error());
+  CHECK_MESSAGE(put.error().is(errc::unavailable), put.error().text());
+  CHECK_MESSAGE(put.error().detail().find("database space exceeded") != std::string::npos,
+                put.error().text());
+  const auto renewed = w.renew(store, 10s);
+  REQUIRE_MESSAGE(renewed.has_value(), renewed.error().text());
+  CHECK(renewed->session == lease->session);
+  CHECK(w.read(store).has_value());
+}
+
+TEST_CASE("a hundred agents in one process on one member: what they cost when idle" * no_etcd) {
+  EtcdCluster etcd;
+  EtcdWorld w;
+  constexpr std::size_t agents = 100;
+  std::vector<dcs::Store*> stores;
+  std::vector<dcs::Index> seen;
+  std::size_t waiting = 0;
+  for (std::size_t i = 0; i < agents; ++i) {
+    etcd::Options options;
+    options.seed = i;
+    stores.push_back(&w.store(etcd.urls(), options));
+    const auto lease = w.renew(*stores.back(), 30s);
+    REQUIRE_MESSAGE(lease.has_value(), lease.error().text());
+    seen.push_back(dcs::Index{index_of(w.read(*stores.back()))});
+  }
+  const auto wait_for = [&](std::size_t i, Duration time) {
+    ++waiting;
+    boost::asio::co_spawn(w.io,
+                          stores[i]->changed_since(seen[i], w.in(time)),
+                          [&](std::exception_ptr failure, Result<dcs::Index> changed) {
+                            if (failure) std::rethrow_exception(failure);
+                            CHECK(changed.error().is(errc::timed_out));
+                            --waiting;
+                          });
+  };
+  // Once for the watches to be opened and the members to be listed, then what is measured.
+  for (std::size_t i = 0; i < agents; ++i) wait_for(i, 3s);
+  REQUIRE(run_until(
+      w.io, [&] { return waiting == 0; }, 10s));
+  const int calls = w.calls(etcd[0].url());
+  const auto cpu = [] {
+    timespec time{};
+    ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+    return static_cast<double>(time.tv_sec) * 1e3 + static_cast<double>(time.tv_nsec) / 1e6;
+  };
+  const double cpu_before = cpu();
+  constexpr auto span = 3s;
+  for (std::size_t i = 0; i < agents; ++i) wait_for(i, span);
+  REQUIRE(run_until(
+      w.io, [&] { return waiting == 0; }, 10s));
+  const double cpu_used = cpu() - cpu_before;
+  // run_until() itself wakes a hundred times a second for all of them together.
+  std::printf("100 idle agents: %.2f ms CPU an agent and minute, %d calls in %d s\n",
+              cpu_used / agents * 60 / 3,
+              w.calls(etcd[0].url()) - calls,
+              3);
+  CHECK(w.calls(etcd[0].url()) == calls);
+  CHECK(cpu_used / agents * 60 / 3 < 10);
+  // Everybody sees a change, and everybody renews.
+  std::size_t woken = 0;
+  for (std::size_t i = 0; i < agents; ++i)
+    boost::asio::co_spawn(w.io,
+                          stores[i]->changed_since(seen[i], w.in(10s)),
+                          [&](std::exception_ptr failure, Result<dcs::Index> changed) {
+                            if (failure) std::rethrow_exception(failure);
+                            woken += changed.has_value() ? 1 : 0;
+                          });
+  REQUIRE(w.put(*stores[0], "config", "1").has_value());
+  CHECK(run_until(
+      w.io, [&] { return woken == agents; }, 10s));
+  std::size_t renewed = 0;
+  for (auto* store : stores)
+    boost::asio::co_spawn(w.io,
+                          store->renew(30s, w.in(5s)),
+                          [&](std::exception_ptr failure, Result<dcs::Lease> lease) {
+                            if (failure) std::rethrow_exception(failure);
+                            CHECK_MESSAGE(lease.has_value(), lease.error().text());
+                            ++renewed;
+                          });
+  CHECK(run_until(
+      w.io, [&] { return renewed == agents; }, 10s));
 }

@@ -1,6 +1,8 @@
 // A test's io_context, clock and stores on real etcd servers.
 #pragma once
 
+#include <doctest/doctest.h>
+
 #include <memory>
 #include <string>
 #include <utility>
@@ -61,13 +63,28 @@ class EtcdWorld {
   std::string call(const net::Url& url,
                    std::string path,
                    std::string body,
-                   std::string method = "POST") {
+                   std::string method = "POST",
+                   std::string token = {}) {
     net::HttpClient client(io.get_executor(), clock, net::HttpClientOptions{});
-    const auto response = run(
-        io, client.request(url, net::HttpRequest(method, path, body), in(std::chrono::seconds(5))));
+    net::HttpRequest request(method, path, body);
+    if (!token.empty()) request.header("Authorization", token);
+    const auto response =
+        run(io, client.request(url, std::move(request), in(std::chrono::seconds(5))));
     if (response.has_error()) throw std::runtime_error(response.error().text());
     if (!response->ok()) throw std::runtime_error(path + ": " + response->body());
     return response->body();
+  }
+  // A user's token; throws when the password is wrong.
+  std::string log_in(const net::Url& url, const std::string& user, const std::string& password) {
+    const auto body = json::Value::object().set("name", user).set("password", password);
+    const auto answer = json::parse(call(url, "/v3/auth/authenticate", json::dump(body)));
+    return answer.has_value() ? answer->get_string("token") : std::string();
+  }
+  // Root with the password "secret", and authentication switched on.
+  void enable_authentication(const net::Url& url) {
+    call(url, "/v3/auth/user/add", R"({"name":"root","password":"secret"})");
+    call(url, "/v3/auth/user/grant", R"({"user":"root","role":"root"})");
+    call(url, "/v3/auth/enable", "{}");
   }
   // How many calls of gRPC methods the server has seen; reading this is none.
   int calls(const net::Url& url) {
@@ -86,5 +103,24 @@ class EtcdWorld {
  private:
   std::vector<std::unique_ptr<etcd::EtcdStore>> stores_;
 };
+
+// Which member answers that it leads.
+inline std::size_t leader_of(EtcdWorld& w, EtcdCluster& etcd) {
+  std::size_t found = etcd.size();
+  const bool elected = wait_until(
+      [&] {
+        for (std::size_t i = 0; i < etcd.size(); ++i) {
+          if (!etcd[i].process().running()) continue;
+          const auto status = json::parse(w.call(etcd[i].url(), "/v3/maintenance/status", "{}"));
+          if (status.has_value() && status->get_string("leader", "-") ==
+                                        status->find_path("header.member_id")->scalar_text())
+            found = i;
+        }
+        return found < etcd.size();
+      },
+      std::chrono::seconds(20));
+  REQUIRE(elected);
+  return found;
+}
 
 }  // namespace spilo::test

@@ -27,7 +27,7 @@ class EtcdMember {
              std::string cluster,
              std::vector<std::string> more = {},
              std::string scheme = "http")
-      : client_port_(client_port), scheme_(std::move(scheme)) {
+      : client_port_(client_port), peer_port_(peer_port), scheme_(std::move(scheme)) {
     const auto client = fmt::format("{}://127.0.0.1:{}", scheme_, client_port);
     const auto peer = fmt::format("http://127.0.0.1:{}", peer_port);
     if (cluster.empty()) cluster = name + "=" + peer;
@@ -52,6 +52,7 @@ class EtcdMember {
 
   Process& process() noexcept { return *process_; }
   std::uint16_t port() const noexcept { return client_port_; }
+  std::uint16_t peer_port() const noexcept { return peer_port_; }
   net::Url url() const { return net::Url("127.0.0.1", client_port_, scheme_ == "https"); }
   bool wait_ready() const {
     return wait_until([&] { return accepts_connections(client_port_); }, std::chrono::seconds(20));
@@ -64,6 +65,7 @@ class EtcdMember {
 
  private:
   std::uint16_t client_port_;
+  std::uint16_t peer_port_;
   std::string scheme_;
   std::unique_ptr<Process> process_;
 };

@@ -70,8 +70,11 @@ TEST_CASE("requests, byte for byte") {
   CHECK(wire::term_request("/b/") == R"({"key":"L2Iv","count_only":true})");
   CHECK(wire::grant_request(30) == R"({"TTL":"30"})");
   CHECK(wire::lease_request(SessionId("12")) == R"({"ID":"12"})");
-  CHECK(wire::watch_request("/b/", 8) ==
+  CHECK(wire::watch_request("/b/", 8, false) ==
         R"({"create_request":{"key":"L2Iv","range_end":"L2Iw","start_revision":"8"}})");
+  CHECK(
+      wire::watch_request("/b/", 8, true) ==
+      R"({"create_request":{"key":"L2Iv","range_end":"L2Iw","start_revision":"8","fragment":true}})");
   CHECK(wire::authenticate_request("ro\"ot", "a\\b") == R"({"name":"ro\"ot","password":"a\\b"})");
 }
 
@@ -331,4 +334,27 @@ TEST_CASE("mutated answers are never an exception, and never a success by accide
     static_cast<void>(wire::from_base64(text));
   }
   CHECK(understood > 1000);
+}
+
+TEST_CASE("who the members are") {
+  const auto listed = wire::parse_members(parsed(
+      R"({)" + header +
+      R"(,"members":[{"ID":"9007199254740993","name":"a","peerURLs":["http://a:2380"],"clientURLs":["http://a:2379","http://a:4001"]},)"
+      R"({"ID":"2","peerURLs":["http://b:2380"]},{"ID":"3","clientURLs":["http://c:2379",7],"isLearner":true},8]})"));
+  REQUIRE(listed.size() == 2);  // b has not started yet
+  CHECK(listed[0].id == 9007199254740993u);
+  CHECK(listed[0].client_urls == std::vector<std::string>{"http://a:2379", "http://a:4001"});
+  CHECK_FALSE(listed[0].learner);
+  CHECK(listed[1].learner);
+  CHECK(listed[1].client_urls == std::vector<std::string>{"http://c:2379"});
+  CHECK(wire::parse_members(parsed(R"({"members":{}})")).empty());
+  const auto peers = wire::parse_peer_members(
+      R"([{"id":10501334649042878790,"peerURLs":["http://a:2380"],"name":"a","clientURLs":["http://a:2379"]}])");
+  REQUIRE(peers.size() == 1);
+  CHECK(peers[0].client_urls == std::vector<std::string>{"http://a:2379"});
+  CHECK(wire::parse_peer_members("<html>").empty());
+  const auto status = wire::parse_status(R"({)" + header + R"(,"leader":"1","isLearner":true})");
+  CHECK(status.id == 3319814642761637952u);
+  CHECK(status.learner);
+  CHECK(wire::parse_status("").id == 0);
 }

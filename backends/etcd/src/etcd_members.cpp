@@ -34,23 +34,57 @@ net::Effect effect_of(Kind kind) noexcept {
   return net::Effect::write;
 }
 
+// A wrong scheme is met by silence or by a closed connection, and its message must say more than
+// that.
+Error with_advice(const net::Url& url, const Error& error) {
+  const std::string_view sign = url.tls() ? ": no connection before" : ": connection lost before";
+  if (!error.is(errc::unavailable) || error.detail().find(sign) == std::string::npos) return error;
+  return Error(error.code(),
+               fmt::format("{} (if the server {}, its address begins with {}://)",
+                           error.detail(),
+                           url.tls() ? "does not speak TLS" : "speaks TLS",
+                           url.tls() ? "http" : "https"));
+}
+
 }  // namespace
 
 Members::Members(asio::any_io_executor executor, Clock& clock, Options options)
-    : clock_(clock),
+    : executor_(executor),
+      clock_(clock),
       options_(std::move(options)),
       http_(std::move(executor), clock, http_options(options_)),
-      servers_("etcd", options_.endpoints, options_.seed, options_.logger),
-      prefixes_(servers_.size()) {
-  for (const auto& url : options_.endpoints)
+      random_(options_.seed) {
+  for (const auto& url : options_.endpoints) {
     if (options_.username.empty() && !url.user().empty()) {
       options_.username = url.user();
       options_.password = url.password();
     }
+    member_at(url)->configured = true;
+  }
+  // Nodes with the same list begin at different members.
+  if (!members_.empty()) current_ = members_[chance(members_.size())];
 }
 
-void Members::leave(std::size_t member, const Error& reason) {
-  servers_.leave(member, reason);
+std::size_t Members::chance(std::size_t below) noexcept {
+  return net::next_random(random_) % below;
+}
+
+Members::Round Members::in_turn() const {
+  Round out(members_);
+  const auto present = std::ranges::find(out, current_);
+  if (present != out.end()) std::rotate(out.begin(), present, out.end());
+  std::ranges::stable_partition(out, [](const auto& member) { return !member->learner; });
+  return out;
+}
+
+void Members::leave(const MemberPtr& member, const Error& reason) {
+  const auto order = in_turn();
+  if (member == current_ && order.size() > 1) {
+    current_ = order[order.front() == member ? 1 : 0];
+    options_.logger.warning("etcd: {}; going on with {}", reason.text(), current_->url.origin());
+    // The cluster may have changed: soon, but not with each of many failures.
+    learn_at_ = std::min(learn_at_, clock_.now() + 2s);
+  }
   if (on_leave) on_leave(member);
 }
 
@@ -63,53 +97,86 @@ void Members::replace_cluster(const std::string& reason) {
   seen_ = {};
   token_.clear();
   authentication_off_ = false;
-  for (auto& prefix : prefixes_) prefix.clear();
+  for (const auto& member : members_) {
+    member->prefix.clear();
+    member->greeted = member->listed = false;
+    member->id = 0;
+  }
+  drop_unnamed();
+  learn_at_ = TimePoint{};
   if (on_replaced) on_replaced();
 }
 
-net::HttpRequest Members::request(std::size_t member,
+net::HttpRequest Members::request(const Member& member,
                                   std::string_view path,
                                   std::string body) const {
-  net::HttpRequest out(
-      "POST", fmt::format("{}/{}", prefixes_[member], path), std::move(body));
+  net::HttpRequest out("POST", fmt::format("{}/{}", member.prefix, path), std::move(body));
   out.header("Content-Type", "application/json");
   if (!token_.empty()) out.header("Authorization", token_);
   return out;
 }
 
-Async<void> Members::prepare(std::size_t member, TimePoint deadline) {
-  if (prefixes_[member].empty()) {
-    const auto& url = servers_[member];
-    const auto response =
-        co_await http_.request(url, net::HttpRequest("GET", "/version"), deadline);
-    if (response.has_error()) co_return response.error().in("etcd");
-    const auto version = wire::parse_version(response->body());
-    if (version.has_error())
-      co_return Error(errc::unavailable,
-                      fmt::format("etcd {}: status {}: {}",
-                                  url.origin(),
-                                  response->status(),
-                                  version.error().detail()));
-    if (version->major < 3 || (version->major == 3 && version->minor < 3))
-      co_return Error(
-          errc::unsupported,
-          fmt::format("etcd {}: version {}.{} is too old, 3.3 is the oldest that is supported",
-                      url.origin(),
-                      version->major,
-                      version->minor));
-    prefixes_[member] = version->major == 3 && version->minor == 3 ? "/v3beta" : "/v3";
+Async<void> Members::prepare(MemberPtr member, TimePoint deadline) {
+  if (member->prefix.empty()) {
+    const auto known = co_await ask_version(member, deadline);
+    if (known.has_error()) co_return known.error();
   }
   if (!options_.username.empty() && token_.empty() && !authentication_off_) {
     const auto done = co_await authenticate(member, deadline);
-    co_return done;
+    if (done.has_error()) co_return done.error();
   }
+  if (!member->greeted || member->learner) co_return co_await greet(member, deadline);
   co_return boost::system::in_place_value;
 }
 
-Async<void> Members::authenticate(std::size_t member, TimePoint deadline) {
-  const auto url = servers_[member];
+Async<void> Members::ask_version(MemberPtr member, TimePoint deadline) {
+  const auto& url = member->url;
+  const auto response = co_await http_.request(url, net::HttpRequest("GET", "/version"), deadline);
+  if (response.has_error()) co_return with_advice(url, response.error()).in("etcd");
+  const auto version = wire::parse_version(response->body());
+  if (version.has_error())
+    co_return Error(
+        errc::unavailable,
+        fmt::format(
+            "etcd {}: status {}: {}", url.origin(), response->status(), version.error().detail()));
+  if (version->major < 3 || (version->major == 3 && version->minor < 3))
+    co_return Error(
+        errc::unsupported,
+        fmt::format("etcd {}: version {}.{} is too old, 3.3 is the oldest that is supported",
+                    url.origin(),
+                    version->major,
+                    version->minor));
+  member->prefix = version->major == 3 && version->minor == 3 ? "/v3beta" : "/v3";
+  co_return boost::system::in_place_value;
+}
+
+// A learner refuses everything that we want, and says so in the words of a member that has lost its
+// leader, which makes a commit ambiguous. So each member is asked once what it is, and a learner
+// each time until it is none any more.
+Async<void> Members::greet(MemberPtr member, TimePoint deadline) {
+  auto message = request(*member, "maintenance/status", "{}");
+  message.effect(net::Effect::read);
+  const auto response = co_await http_.request(member->url, std::move(message), deadline);
+  if (response.has_error()) co_return response.error().in("etcd");
+  // A member that does not tell (no permission, a proxy that lets only some paths through) is asked
+  // as any other.
+  const auto status =
+      response->status() == 200 ? wire::parse_status(response->body()) : wire::MemberInfo();
+  member->greeted = true;
+  member->learner = status.learner;
+  member->id = status.id;
+  if (member->learner)
+    co_return Error(
+        errc::unavailable,
+        fmt::format("etcd {}: this member is a learner, which serves nobody until it is promoted",
+                    member->url.origin()));
+  co_return boost::system::in_place_value;
+}
+
+Async<void> Members::authenticate(MemberPtr member, TimePoint deadline) {
+  const auto& url = member->url;
   token_.clear();
-  auto message = request(member,
+  auto message = request(*member,
                          "auth/authenticate",
                          wire::authenticate_request(options_.username, options_.password));
   message.effect(net::Effect::read);  // it changes nothing that anybody depends on
@@ -118,6 +185,7 @@ Async<void> Members::authenticate(std::size_t member, TimePoint deadline) {
   if (response->status() == 200) {
     const auto answer = json::parse(response->body());
     if (answer.has_value()) token_ = answer->get_string("token");
+    authentication_off_ = false;
     if (!token_.empty()) co_return boost::system::in_place_value;
     co_return Error(
         errc::unavailable,
@@ -142,7 +210,7 @@ Result<Answer> Members::judge(const net::Url& url,
                               bool linearizable,
                               wire::Header floor,
                               TimePoint sent,
-                              bool& stranger) {
+                              Verdict& verdict) {
   auto document = json::parse(body);
   if (document.has_error()) return document.error().in("etcd " + url.origin());
   auto value = wire::payload(*document);
@@ -153,13 +221,13 @@ Result<Answer> Members::judge(const net::Url& url,
   } else if (seen_.cluster_id != 0 && header.cluster_id != seen_.cluster_id) {
     reason =
         fmt::format("it belongs to cluster {:x}, not to {:x}", header.cluster_id, seen_.cluster_id);
-    stranger = true;
+    verdict.stranger = true;
   } else if (kind != Kind::write && header.raft_term < floor.raft_term) {
     reason = fmt::format("stale: its term {} is before {}", header.raft_term, floor.raft_term);
-    stranger = true;
+    verdict.stranger = true;
   } else if (kind == Kind::read && linearizable && header.revision < floor.revision) {
     reason = fmt::format("stale: its revision {} is before {}", header.revision, floor.revision);
-    stranger = true;
+    verdict.stranger = true;
   }
   if (!reason.empty())
     return Error(kind == Kind::write ? errc::ambiguous : errc::unavailable,
@@ -170,15 +238,15 @@ Result<Answer> Members::judge(const net::Url& url,
   return Answer(std::move(value), header, sent);
 }
 
-Async<Answer> Members::attempt(std::size_t member,
+Async<Answer> Members::attempt(MemberPtr member,
                                std::string path,
                                std::string body,
                                Kind kind,
                                bool linearizable,
                                TimePoint share,
                                TimePoint deadline,
-                               bool& stranger) {
-  const auto url = servers_[member];
+                               Verdict& verdict) {
+  const auto& url = member->url;
   const auto prepared = co_await prepare(member, share);
   // Nothing of the call itself has been sent yet, whatever the preparation met.
   if (prepared.has_error() &&
@@ -186,7 +254,7 @@ Async<Answer> Members::attempt(std::size_t member,
     co_return Error(errc::unavailable, prepared.error().detail());
   if (prepared.has_error()) co_return prepared.error();
   for (bool authenticated_again = false;; authenticated_again = true) {
-    auto message = request(member, path, body);
+    auto message = request(*member, path, body);
     message.effect(effect_of(kind)).connect_before(share);
     const auto floor =
         seen_;  // what is learnt while we wait can't be asked of an answer that is on its way
@@ -197,9 +265,13 @@ Async<Answer> Members::attempt(std::size_t member,
     const auto response = co_await http_.request(url, std::move(message), until);
     if (response.has_error()) co_return response.error().in("etcd");
     if (response->status() == 200)
-      co_return judge(url, response->body(), kind, linearizable, floor, sent, stranger);
+      co_return judge(url, response->body(), kind, linearizable, floor, sent, verdict);
     const auto refusal = wire::parse_refusal(response->status(), response->body());
-    if (refusal.grpc_code == -1 && refusal.http_status == 404) prefixes_[member].clear();
+    verdict.answered = refusal.grpc_code != -1;
+    if (refusal.grpc_code == -1 && refusal.http_status == 404) {
+      member->prefix.clear();
+      member->greeted = false;
+    }
     if (!options_.username.empty() && !authenticated_again && wire::wants_authentication(refusal)) {
       const auto done = co_await authenticate(member, share);
       if (done.has_error() && done.error().is(errc::timed_out))
@@ -220,43 +292,61 @@ Async<Answer> Members::attempt(std::size_t member,
 Async<Answer> Members::call(
     std::string path, std::string body, Kind kind, bool linearizable, TimePoint deadline) {
   co_await asio::this_coro::throw_if_cancelled(false);
-  if (servers_.size() == 0) co_return Error(errc::invalid_argument, "etcd: no endpoint is configured");
+  if (options_.endpoints.empty() && options_.srv.empty())
+    co_return Error(errc::invalid_argument, "etcd: no endpoint is configured");
   Error last(errc::unavailable,
              fmt::format("etcd: {}: the deadline had passed before it was sent", path));
-  auto pauses = servers_.backoff();
+  bool tried = false;
+  auto pauses = backoff();
   bool replaced = false;
   for (;;) {
     std::size_t strangers = 0;
-    const auto first = servers_.current();
-    for (std::size_t i = 0; i < servers_.size(); ++i) {
+    const auto round = in_turn();
+    const auto named = static_cast<std::size_t>(std::ranges::count_if(
+        round, [](const auto& member) { return member->configured || member->published; }));
+    for (std::size_t i = 0; i < round.size(); ++i) {
       const auto state = co_await asio::this_coro::cancellation_state;
       if (state.cancelled() != asio::cancellation_type::none)
         co_return Error(errc::cancelled, "etcd: " + path);
       if (clock_.now() >= deadline) co_return last;
-      const auto member = (first + i) % servers_.size();
-      const auto share = net::Failover::share_of(clock_.now(), deadline, servers_.size() - i);
-      bool stranger = false;
+      const auto& member = round[i];
+      const auto share = net::Failover::share_of(clock_.now(), deadline, round.size() - i);
+      Verdict verdict;
       auto answer =
-          co_await attempt(member, path, body, kind, linearizable, share, deadline, stranger);
+          co_await attempt(member, path, body, kind, linearizable, share, deadline, verdict);
       if (answer.has_value()) {
-        servers_.answered(member);
+        current_ = member;
         co_return answer;
       }
+      // An attempt that only ran out of time says less than the reason of the one before.
+      const bool late = clock_.now() >= deadline && answer.error().is(errc::unavailable);
+      if (late && tried && !verdict.answered) co_return last;
+      tried = true;
       last = answer.error();
       if (last.is(errc::cancelled)) co_return last;
       if (last.is(errc::unavailable) || last.is(errc::timed_out) || last.is(errc::ambiguous))
         leave(member, last);
       if (!net::may_ask_another(last, effect_of(kind))) co_return last;
-      if (stranger) ++strangers;
+      if (verdict.stranger && (member->configured || member->published)) ++strangers;
     }
     const auto now = clock_.now();
-    if (strangers == servers_.size() && linearizable && !replaced && now >= lease_until_) {
+    if (named > 0 && strangers == named && linearizable && !replaced && now >= lease_until_) {
       replaced = true;
       replace_cluster(last.detail());
       continue;
     }
-    const auto wake = now + pauses.next();
+    // Nobody that we know answers: there may be others by now. A name service that is away as well
+    // must not keep us from trying the ones that we know.
+    const auto patience =
+        round.empty() ? deadline - now : std::min<Duration>(1s, (deadline - now) / 4);
+    const auto looked_up = co_await look_up(now + patience);
+    if (looked_up.has_error()) {
+      if (looked_up.error().is(errc::cancelled)) co_return looked_up.error();
+      if (round.empty()) last = looked_up.error();
+    }
+    const auto wake = clock_.now() + pauses.next();
     if (wake >= deadline) co_return last;
+    if (round.empty() && !members_.empty()) continue;
     options_.logger.debug("etcd: {}: no member answered, once more in {} ms ({})",
                           path,
                           std::chrono::duration_cast<std::chrono::milliseconds>(wake - now).count(),
@@ -265,20 +355,29 @@ Async<Answer> Members::call(
   }
 }
 
-Async<std::unique_ptr<net::LineStream>> Members::open_watch(std::string body,
-                                                            std::size_t& member,
+Async<std::unique_ptr<net::LineStream>> Members::open_watch(std::string base,
+                                                            std::uint64_t start_revision,
+                                                            MemberPtr& member,
                                                             TimePoint deadline) {
-  if (servers_.size() == 0) co_return Error(errc::invalid_argument, "etcd: no endpoint is configured");
-  member = servers_.current();
-  const auto share = net::Failover::share_of(clock_.now(), deadline, servers_.size());
+  if (options_.endpoints.empty() && options_.srv.empty())
+    co_return Error(errc::invalid_argument, "etcd: no endpoint is configured");
+  if (members_.empty()) {
+    const auto looked_up = co_await look_up(deadline);
+    if (looked_up.has_error()) co_return looked_up.error();
+    if (members_.empty()) co_return Error(errc::unavailable, "etcd: no member is known yet");
+  }
+  member = current_;
+  const auto share = net::Failover::share_of(clock_.now(), deadline, members_.size());
   const auto prepared = co_await prepare(member, share);
   if (prepared.has_error()) co_return prepared.error();
-  auto message = request(member, "watch", std::move(body));
+  // 3.3 refuses what it does not know.
+  const bool fragments = member->prefix == "/v3";
+  auto message = request(*member, "watch", wire::watch_request(base, start_revision, fragments));
   // Without this a member that is cut off from the others keeps the watch open and says nothing
   // (etcd #10819).
   message.header("Grpc-Metadata-hasleader", "true");
   message.effect(net::Effect::read);
-  const auto url = servers_[member];
+  const auto& url = member->url;
   auto stream = co_await http_.open_lines(url, std::move(message), share);
   if (stream.has_error()) co_return stream.error().in("etcd");
   if ((*stream)->status() == 200) co_return stream;

@@ -27,11 +27,11 @@ constexpr auto session_ttl_max = std::chrono::hours(24);
 // The one watch of a store. It stays open between calls of changed_since().
 class Watch {
  public:
-  Watch(std::unique_ptr<net::LineStream> lines, std::uint64_t from, std::size_t at)
-      : stream(std::move(lines)), start(from), member(at) {}
+  Watch(std::unique_ptr<net::LineStream> lines, std::uint64_t from, MemberPtr at)
+      : stream(std::move(lines)), start(from), member(std::move(at)) {}
   std::unique_ptr<net::LineStream> stream;
   std::uint64_t start;  // the first revision that it reports
-  std::size_t member;
+  MemberPtr member;
 };
 
 }  // namespace
@@ -50,7 +50,7 @@ struct EtcdStore::Impl {
         base(options.base),
         members(executor, time, std::move(options)),
         news(executor, asio::steady_timer::time_point::max()) {
-    members.on_leave = [this](std::size_t member) {
+    members.on_leave = [this](const MemberPtr& member) {
       // A member that left a call unanswered may well leave changes untold.
       if (watch && watch->member == member) watch.reset();
     };
@@ -104,13 +104,17 @@ std::optional<Error> refuse(const dcs::Transaction& transaction, const SessionId
         (condition.version().era == 0 || condition.version().count == 0))
       return Error(errc::conflict,
                    fmt::format("etcd: commit requires {} at a version that no key has", key));
+  std::size_t bytes = 0;
   for (const auto& [key, value, binding] : transaction.changes()) {
-    if (value && value->size() > value_bytes_max)
-      return Error(errc::invalid_argument,
-                   fmt::format("etcd: the value of {} has {} bytes, {} is the limit",
-                               key,
-                               value->size(),
-                               value_bytes_max));
+    bytes += value ? value->size() : 0;
+    if (bytes > value_bytes_max)
+      return Error(
+          errc::invalid_argument,
+          fmt::format("etcd: the value of {}{} has {} bytes, {} is the limit",
+                      key,
+                      bytes == value->size() ? "" : ", with those before it in the transaction,",
+                      bytes,
+                      value_bytes_max));
     if (binding == dcs::Binding::session && session.empty())
       return Error(errc::session_lost,
                    fmt::format("etcd: commit binds {} to a session, and none is open", key));
@@ -180,6 +184,7 @@ Async<dcs::Lease> EtcdStore::Impl::open_session(std::int64_t seconds, TimePoint 
   session = granted.id;
   lease_until = answer->sent + std::chrono::seconds(granted.ttl_seconds);
   members.lease_until(lease_until);
+  members.learn_every(std::chrono::seconds(10 * granted.ttl_seconds));
   co_return dcs::Lease(session, lease_until);
 }
 
@@ -249,13 +254,13 @@ Async<void> EtcdStore::Impl::wait_for_news(TimePoint deadline) {
 Async<void> EtcdStore::Impl::ensure_watch(std::uint64_t start, TimePoint deadline) {
   if (watch && watch->start <= start) co_return boost::system::in_place_value;
   watch.reset();
-  std::size_t member = 0;
-  auto opened = co_await members.open_watch(wire::watch_request(base, start), member, deadline);
+  MemberPtr member;
+  auto opened = co_await members.open_watch(base, start, member, deadline);
   if (opened.has_error()) {
-    if (!opened.error().is(errc::cancelled)) members.leave(member, opened.error());
+    if (!opened.error().is(errc::cancelled) && member) members.leave(member, opened.error());
     co_return opened.error();
   }
-  watch.emplace(std::move(*opened), start, member);
+  watch.emplace(std::move(*opened), start, std::move(member));
   co_return boost::system::in_place_value;
 }
 
@@ -299,11 +304,18 @@ Async<std::optional<dcs::Index>> EtcdStore::Impl::read_watch(dcs::Index seen,
   if (!slept) co_return Error(errc::cancelled, "etcd: waiting for a change");
   if (wake == deadline)
     co_return Error(errc::timed_out, "etcd: no watch before the deadline: " + lost.detail());
+  // Too much has happened for one line of a server that can't break it up (etcd 3.3): again, only
+  // reading tells what.
+  if (lost.is(errc::protocol)) co_return std::optional<dcs::Index>(dcs::Index{seen.value + 1});
   co_return nothing;
 }
 
 Async<dcs::Index> EtcdStore::Impl::changed_since(dcs::Index seen, TimePoint deadline) {
   co_await asio::this_coro::throw_if_cancelled(false);
+  if (newest <= seen.value) {
+    const auto learnt = co_await members.learn_members(deadline);
+    if (learnt.has_error()) co_return learnt.error();
+  }
   auto pauses = members.backoff();
   while (newest <= seen.value) {
     const auto state = co_await asio::this_coro::cancellation_state;

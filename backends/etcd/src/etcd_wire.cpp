@@ -128,12 +128,13 @@ std::string grant_request(std::int64_t ttl_seconds) {
 std::string lease_request(const SessionId& session) {
   return fmt::format(R"({{"ID":"{}"}})", session.str());
 }
-std::string watch_request(std::string_view base, std::uint64_t start_revision) {
+std::string watch_request(std::string_view base, std::uint64_t start_revision, bool fragments) {
   return fmt::format(
-      R"({{"create_request":{{"key":"{}","range_end":"{}","start_revision":"{}"}}}})",
+      R"({{"create_request":{{"key":"{}","range_end":"{}","start_revision":"{}"{}}}}})",
       base64(base),
       base64(prefix_end(base)),
-      start_revision);
+      start_revision,
+      fragments ? R"(,"fragment":true)" : "");
 }
 std::string authenticate_request(std::string_view user, std::string_view password) {
   auto request = json::Value::object();
@@ -276,8 +277,53 @@ Result<ServerVersion> parse_version(std::string_view body) {
     const auto minor = std::from_chars(major.ptr + 1, end, out.minor);
     if (minor.ec == std::errc() && out.major >= 0 && out.minor >= 0) return out;
   }
+  // Go's server says in words when it was spoken to without TLS.
+  constexpr std::string_view wrong_scheme = "HTTP request to an HTTPS server";
+  if (body.find(wrong_scheme) != std::string_view::npos)
+    return Error(errc::protocol,
+                 "it speaks TLS: its address must begin with https (protocol: https)");
   return Error(errc::protocol,
                "the answer to /version names no etcd version: is this an etcd server?");
+}
+
+namespace {
+
+std::vector<MemberInfo> members_in(const json::Array* list, std::string_view id_name) {
+  std::vector<MemberInfo> out;
+  for (std::size_t i = 0; list != nullptr && i < list->size(); ++i) {
+    MemberInfo member;
+    member.id = number((*list)[i], id_name);
+    member.learner = (*list)[i].get_bool("isLearner");
+    const auto* urls = (*list)[i].find("clientURLs");
+    const auto* texts = urls != nullptr ? urls->as_array() : nullptr;
+    for (std::size_t k = 0; texts != nullptr && k < texts->size(); ++k)
+      if (const auto* text = (*texts)[k].as_string()) member.client_urls.push_back(*text);
+    // A member that was added but has not started yet has none.
+    if (!member.client_urls.empty()) out.push_back(std::move(member));
+  }
+  return out;
+}
+
+}  // namespace
+
+std::vector<MemberInfo> parse_members(const json::Value& answer) {
+  const auto* members = answer.find("members");
+  return members_in(members != nullptr ? members->as_array() : nullptr, "ID");
+}
+
+std::vector<MemberInfo> parse_peer_members(std::string_view body) {
+  const auto document = json::parse(body);
+  if (document.has_error()) return {};
+  return members_in(document->as_array(), "id");
+}
+
+MemberInfo parse_status(std::string_view body) {
+  MemberInfo out;
+  const auto document = json::parse(body);
+  if (document.has_error()) return out;
+  if (const auto* header = document->find("header")) out.id = number(*header, "member_id");
+  out.learner = document->get_bool("isLearner");
+  return out;
 }
 
 // ---- refusals

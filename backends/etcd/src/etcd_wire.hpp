@@ -32,7 +32,9 @@ std::string txn_request(std::string_view base,
                         const SessionId& session);
 std::string grant_request(std::int64_t ttl_seconds);
 std::string lease_request(const SessionId& session);  // keepalive and revoke
-std::string watch_request(std::string_view base, std::uint64_t start_revision);
+// With `fragments` (etcd 3.4) no message of the watch is much longer than a request may be, however
+// much has happened.
+std::string watch_request(std::string_view base, std::uint64_t start_revision, bool fragments);
 std::string authenticate_request(std::string_view user, std::string_view password);
 
 // ---- answers
@@ -42,6 +44,14 @@ struct Header {
   std::uint64_t cluster_id = 0;
   std::uint64_t revision = 0;
   std::uint64_t raft_term = 0;
+};
+// A member of the cluster, as the cluster itself lists it.
+class MemberInfo {
+ public:
+  MemberInfo() = default;
+  std::uint64_t id = 0;
+  bool learner = false;  // it has no vote yet and refuses what we ask for
+  std::vector<std::string> client_urls;
 };
 struct LeaseAnswer {
   SessionId id;
@@ -75,6 +85,13 @@ Result<dcs::Committed> parse_txn(const json::Value& answer,
 LeaseAnswer parse_lease(const json::Value& answer);
 Result<WatchMessage> parse_watch(std::string_view line);
 Result<ServerVersion> parse_version(std::string_view body);
+// The members that serve clients: of cluster/member/list, and of the page /members that a member
+// shows at its peer address. Anything else is left out; what has no member at all gives an empty
+// list.
+std::vector<MemberInfo> parse_members(const json::Value& answer);
+std::vector<MemberInfo> parse_peer_members(std::string_view body);
+// Of maintenance/status: its id (0: not told), and whether it is a learner. No URLs.
+MemberInfo parse_status(std::string_view body);
 
 // ---- refusals
 // ------------------------------------------------------------------------------------------------------------

@@ -78,13 +78,15 @@ Result<OpenedStore> open(any_io_executor executor,
     origins.push_back(url->origin());
     options.endpoints.push_back(std::move(*url));
   }
-  if (!section.srv.empty())
-    problems.push_back("etcd3: `srv` is not supported by this build: list the servers as `hosts`");
-  else if (section.endpoints.empty())
+  if (section.endpoints.empty() && section.srv.empty())
     problems.push_back("etcd3: `hosts` must list the servers, for example 10.0.0.1:2379");
+  if (!section.srv.empty()) origins.push_back("srv:" + section.srv);
   if (!problems.empty())
     return Error(errc::invalid_argument, fmt::format("{}", fmt::join(problems, "; ")));
   options.base = etcd::base_path(request.options.name_space, request.options.scope);
+  options.srv = section.srv;
+  options.srv_suffix = section.srv_suffix;
+  options.use_proxies = section.use_proxies;
   options.username = section.username;
   options.password = section.password;
   options.tls = tls_of(section.tls);

@@ -6,17 +6,12 @@ namespace spilo::net {
 
 using namespace std::chrono_literals;
 
-namespace {
-
-// splitmix64: enough for jitter, and eight bytes of state.
 std::uint64_t next_random(std::uint64_t& state) noexcept {
   std::uint64_t z = (state += 0x9e3779b97f4a7c15u);
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
   z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
   return z ^ (z >> 31);
 }
-
-}  // namespace
 
 Duration Backoff::next() {
   const auto part = static_cast<std::int64_t>(next_random(random_) % 1000);

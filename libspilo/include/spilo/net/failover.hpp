@@ -14,6 +14,9 @@
 
 namespace spilo::net {
 
+// splitmix64: enough for jitter, and eight bytes of state.
+std::uint64_t next_random(std::uint64_t& state) noexcept;
+
 // Growing pauses with jitter; the first one is short, because most faults are.
 class Backoff {
  public:

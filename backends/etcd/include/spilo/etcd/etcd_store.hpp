@@ -24,11 +24,21 @@ std::string base_path(std::string_view name_space, const Scope& scope);
 
 struct Options {
   std::vector<net::Url> endpoints;  // client URLs; a user and password in one of them is used too
-  std::string base;                 // from base_path(); begins and ends with a slash
-  std::string username;             // empty: no authentication
+  // The domain whose SRV records name the members, instead of or beside the endpoints:
+  // _etcd-client-ssl._tcp.<srv>, then _etcd-client, _etcd-ssl, _etcd, _etcd-server-ssl and
+  // _etcd-server; the first that has records counts. With a suffix they are
+  // _etcd-client-ssl-<suffix>, and so on. Names with -ssl mean https.
+  std::string srv;
+  std::string srv_suffix;
+  // The endpoints are proxies or forwarded ports: the members' own addresses are not asked for and
+  // not used.
+  bool use_proxies = false;
+  std::string base;      // from base_path(); begins and ends with a slash
+  std::string username;  // empty: no authentication
   std::string password;
   net::TlsOptions tls;
-  std::uint64_t seed = 0;  // for the jitter of repeated attempts; different on every node
+  std::uint64_t seed = 0;   // for the jitter of repeated attempts; different on every node
+  std::string name_server;  // for SRV records, "127.0.0.1:5300"; empty: those of /etc/resolv.conf
   Logger logger;
 };
 
@@ -40,6 +50,13 @@ struct Options {
 // certainly was not sent before. While no server can be reached, reads, renewals and unsent commits
 // are tried again with growing, jittered pauses until their deadline.
 //
+// Unless use_proxies is set, changed_since() also asks for the list of the cluster's members, when
+// it begins, every ten ttls and after a member has failed; those that are not among the endpoints
+// are used beside them, so that a cluster may move while we run. Addresses that can't be meant for
+// us are left out: of learners, loopback addresses unless an endpoint is one, http when our
+// endpoints are https. SRV records are read again then, and when no member answers. Reading them
+// starts a thread that ends with the answer; nothing else here has threads.
+//
 // Errors beyond those of dcs::Store: denied: etcd refused user and password, or the user may not
 // touch these keys; unsupported: the server is older than 3.3. An answer with a lower Raft term
 // than one seen before, or from another cluster, has no authority and counts as unavailable. When
@@ -47,7 +64,7 @@ struct Options {
 // restored, and its new history is accepted with a warning.
 //
 // limits(): sessions from 2 s on, in whole seconds (rounded up; the lease tells what was granted),
-// values to 1.4 MB. A ttl other than before applies from the next session on. An idle client makes
+// values to 1.4 MB, all those of a transaction together. A ttl other than before applies from the next session on. An idle client makes
 // no calls but those it is asked for: changed_since() keeps one watch open between its calls.
 class EtcdStore final : public dcs::Store {
  public:
