@@ -120,8 +120,14 @@ TEST_CASE("URLs: parts, defaults and reasons for refusal") {
   CHECK(Url::parse("https://node1")->port() == 443);
   CHECK(Url::parse("http://node1:8008")->target() == "/");
   CHECK(Url::parse("http://node1?x=1")->target() == "/?x=1");
-  for (const auto* bad :
-       {"", "node1:2379", "ftp://node1", "http://", "http://node1:99999", "http://a b/"}) {
+  for (const auto* bad : {"",
+                          "node1:2379",
+                          "ftp://node1",
+                          "http://",
+                          "http://node1:99999",
+                          "http://a b/",
+                          "http://a%20b/",
+                          "http://a%0d%0aX:%201/"}) {
     CAPTURE(std::string(bad));
     const auto refused = Url::parse(bad);
     REQUIRE(refused.has_error());

@@ -17,6 +17,18 @@ bool same_name(std::string_view a, std::string_view b) {
   return std::ranges::equal(a, b, {}, lower, lower);
 }
 
+// Of a name, an address, or an IPv6 address with a zone. What was %-encoded may be anything, a line
+// end too.
+bool is_host(std::string_view text) noexcept {
+  const auto allowed = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '.' || c == '_' || c == ':' || c == '%';
+  };
+  const bool address = text.find(':') != std::string_view::npos;
+  return !text.empty() && std::ranges::all_of(text, allowed) &&
+         (address || text.find('%') == std::string_view::npos);
+}
+
 }  // namespace
 
 Url::Url(std::string host, std::uint16_t port, bool tls)
@@ -41,6 +53,9 @@ Result<Url> Url::parse(std::string_view text) {
   if (view.host_address().empty())
     return Error(errc::invalid_argument, fmt::format("a URL without a host: {}://", scheme));
   url.host_ = view.host_address();
+  if (!is_host(url.host_))
+    return Error(errc::invalid_argument,
+                 "the host of a URL must be of letters, digits, '-', '.' and '_', or an address");
   url.port_ = url.tls_ ? 443 : 80;
   if (const std::string digits(view.port().begin(), view.port().end()); !digits.empty()) {
     // Boost 1.81's port_number() wraps around instead of failing.
