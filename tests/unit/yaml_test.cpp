@@ -101,6 +101,9 @@ TEST_CASE("yaml: what can't be read says where") {
   CHECK(refused("a: [1\nb: 2\n").starts_with("line 2, column 2: "));
   CHECK(refused("a: b: c").starts_with("line 1, "));
   CHECK(refused("a: 1\n---\nb: 2\n") == "holds 2 YAML documents (separated by ---), must be one");
+  // yaml-cpp would never get past these.
+  for (const char* stuck : {",", ",a: b\n", "---\n,a\n", "# c\n, x\n"})
+    CHECK(refused(stuck).find("nothing can begin with what stands here") != std::string::npos);
   CHECK(refused("a: !!python/object:os.system x").find("tag") != std::string::npos);
   CHECK(refused("a: !own x").find("tag") != std::string::npos);
   CHECK(refused("? [a, b]\n: c").find("a key must be a text") != std::string::npos);
@@ -169,6 +172,19 @@ TEST_CASE("yaml: every text and number survives being written and read") {
     CAPTURE(written);
     const auto back = parse_yaml(written);
     REQUIRE(back.has_value());
+    CHECK(back->value == value);
+  }
+}
+
+TEST_CASE("yaml: a key may be longer than a reader looks for its colon") {
+  for (const std::size_t size : {900u, 1000u, 1024u, 5000u}) {
+    auto list = json::Value::array();
+    list.push("x");
+    auto value = json::Value::object();
+    value.set(std::string(size, 'k'), 1).set(std::string(size, 'l'), list);
+    value.set(std::string(size, '\x02'), json::Value::object().set(std::string(size, 'm'), list));
+    const auto back = parse_yaml(dump_yaml(value, KeyOrder::as_is));
+    REQUIRE_MESSAGE(back.has_value(), back.error().text());
     CHECK(back->value == value);
   }
 }

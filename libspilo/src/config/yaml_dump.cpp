@@ -148,13 +148,22 @@ class Writer {
       if (!first) out_.append(indent, ' ');
       first = false;
       const auto& [key, value] = *member;
-      out_ += text_scalar(key) + ":";
+      const auto name = text_scalar(key);
+      // Within 1,024 characters a reader finds out by itself that this is a key.
+      const bool is_long = name.size() > 1000;
+      if (is_long) {
+        out_ += "? " + name + "\n";
+        out_.append(indent, ' ');
+        out_ += ":";
+      } else {
+        out_ += name + ":";
+      }
       if (!is_block(value)) {
         out_ += " " + flat(value) + "\n";
         continue;
       }
       // A list stands under its key without an indent of its own.
-      const auto below = value.is_array() ? indent : indent + 2;
+      const auto below = value.is_array() && !is_long ? indent : indent + 2;
       out_ += "\n";
       out_.append(below, ' ');
       block(value, below);

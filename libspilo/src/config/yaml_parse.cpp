@@ -1,7 +1,9 @@
 #include <fmt/format.h>
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
+#include <sstream>
 
 #include "spilo/config/yaml.hpp"
 #include "yaml_scalar.hpp"
@@ -112,18 +114,58 @@ class Converter {
   int values_ = 0;
 };
 
+// Where the documents begin; what is in them does not matter here.
+class DocumentStarts final : public YAML::EventHandler {
+ public:
+  YAML::Mark last;
+  void OnDocumentStart(const YAML::Mark& mark) override { last = mark; }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnScalar(const YAML::Mark&,
+                const std::string&,
+                YAML::anchor_t,
+                const std::string&) override {}
+  void OnSequenceStart(const YAML::Mark&,
+                       const std::string&,
+                       YAML::anchor_t,
+                       YAML::EmitterStyle::value) override {}
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark&,
+                  const std::string&,
+                  YAML::anchor_t,
+                  YAML::EmitterStyle::value) override {}
+  void OnMapEnd() override {}
+};
+
+// yaml-cpp 0.7 reads a document that begins with a comma without ever getting past it, and
+// YAML::LoadAll() then makes such documents until the memory is full. So they are counted first, by
+// somebody who sees that nothing moves.
+Result<int> count_documents(std::string_view text) {
+  std::istringstream in{std::string(text)};
+  YAML::Parser parser(in);
+  DocumentStarts starts;
+  int count = 0;
+  for (int before = -1; parser.HandleNextDocument(starts); before = starts.last.pos) {
+    if (++count > 1 && starts.last.pos == before)
+      return at(starts.last, "nothing can begin with what stands here");
+  }
+  return count;
+}
+
 }  // namespace
 
 Result<YamlDocument> parse_yaml(std::string_view text) {
   try {
-    const auto documents = YAML::LoadAll(std::string(text));
+    const auto documents = count_documents(text);
+    if (documents.has_error()) return documents.error();
     YamlDocument out;
-    if (documents.empty()) return out;
-    if (documents.size() > 1)
+    if (*documents == 0) return out;
+    if (*documents > 1)
       return Error(
           errc::invalid_argument,
-          fmt::format("holds {} YAML documents (separated by ---), must be one", documents.size()));
-    auto value = Converter(out).value(documents.front(), "", 0);
+          fmt::format("holds {} YAML documents (separated by ---), must be one", *documents));
+    auto value = Converter(out).value(YAML::Load(std::string(text)), "", 0);
     if (!value) return value.error();
     out.value = std::move(*value);
     return out;
