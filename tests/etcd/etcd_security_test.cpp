@@ -280,24 +280,24 @@ TEST_CASE("TLS with client certificates" * no_etcd) {
 
   const auto no_certificate = w.read(store("ca", "", *etcd), 1s);
   CHECK_MESSAGE(no_certificate.error().is(errc::denied), no_certificate.error().text());
-  const auto untrusted = w.read(store("other-ca", "client", *etcd), 300ms);
+  const auto untrusted = w.read(store("other-ca", "client", *etcd), 1500ms);
   CHECK_MESSAGE(untrusted.error().is(errc::unavailable), untrusted.error().text());
   CHECK(untrusted.error().detail().find("certificate verify failed") != std::string::npos);
   CHECK_MESSAGE(untrusted.error().detail().find("unable to get local issuer certificate") !=
                     std::string::npos,
                 untrusted.error().text());
-  const auto wrong_host = w.put(store("ca", "client", *elsewhere), "config", "x", 300ms);
+  const auto wrong_host = w.put(store("ca", "client", *elsewhere), "config", "x", 1500ms);
   CHECK_MESSAGE(wrong_host.error().is(errc::unavailable), wrong_host.error().text());
   CHECK_MESSAGE(wrong_host.error().detail().find("is not for 127.0.0.1") != std::string::npos,
                 wrong_host.error().text());
-  const auto no_file = w.read(store("missing", "client", *etcd), 300ms);
+  const auto no_file = w.read(store("missing", "client", *etcd), 1500ms);
   CHECK(no_file.error().detail().find("missing.crt") != std::string::npos);
 
   // Certificates whose time is over, the server's and ours.
   const auto says = [](const Error& error, std::string_view text) {
     CHECK_MESSAGE(error.detail().find(text) != std::string::npos, error.text());
   };
-  const auto expired = w.read(store("ca", "client", *late), 300ms);
+  const auto expired = w.read(store("ca", "client", *late), 1500ms);
   REQUIRE(expired.has_error());
   CHECK_MESSAGE(expired.error().is(errc::unavailable), expired.error().text());
   says(expired.error(), "certificate has expired");
@@ -306,8 +306,10 @@ TEST_CASE("TLS with client certificates" * no_etcd) {
   CHECK_MESSAGE(ours.error().is(errc::denied), ours.error().text());
 
   // http to a port that speaks TLS, and https to one that does not.
-  const auto plain = w.put(
-      w.store(std::vector<net::Url>(1, net::Url("127.0.0.1", etcd->port()))), "config", "x", 300ms);
+  const auto plain = w.put(w.store(std::vector<net::Url>(1, net::Url("127.0.0.1", etcd->port()))),
+                           "config",
+                           "x",
+                           1500ms);
   REQUIRE(plain.has_error());
   CHECK_MESSAGE(plain.error().is(errc::unavailable), plain.error().text());
   says(plain.error(), "begins with https");
@@ -318,7 +320,7 @@ TEST_CASE("TLS with client certificates" * no_etcd) {
       w.put(w.store(std::vector<net::Url>(1, net::Url("127.0.0.1", without[0].port(), true)), tls),
             "config",
             "x",
-            300ms);
+            1500ms);
   REQUIRE(secure.has_error());
   CHECK_MESSAGE(secure.error().is(errc::unavailable), secure.error().text());
   says(secure.error(), "begins with http");

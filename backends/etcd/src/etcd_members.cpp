@@ -37,8 +37,13 @@ net::Effect effect_of(Kind kind) noexcept {
 // A wrong scheme is met by silence or by a closed connection, and its message must say more than
 // that.
 Error with_advice(const net::Url& url, const Error& error) {
-  const std::string_view sign = url.tls() ? ": no connection before" : ": connection lost before";
-  if (!error.is(errc::unavailable) || error.detail().find(sign) == std::string::npos) return error;
+  const auto says = [&](std::string_view text) {
+    return error.detail().find(text) != std::string::npos;
+  };
+  // A server without TLS waits for more, or closes.
+  const bool doubtful = url.tls() ? says(": no connection before") || says(": stream truncated")
+                                  : says(": connection lost before");
+  if (!error.is(errc::unavailable) || !doubtful) return error;
   return Error(error.code(),
                fmt::format("{} (if the server {}, its address begins with {}://)",
                            error.detail(),
@@ -73,11 +78,13 @@ Members::Round Members::in_turn() const {
   Round out(members_);
   const auto present = std::ranges::find(out, current_);
   if (present != out.end()) std::rotate(out.begin(), present, out.end());
-  std::ranges::stable_partition(out, [](const auto& member) { return !member->learner; });
+  std::stable_partition(
+      out.begin(), out.end(), [](const auto& member) { return !member->learner; });
   return out;
 }
 
 void Members::leave(const MemberPtr& member, const Error& reason) {
+  member->id = 0;  // whoever comes back there may be another one
   const auto order = in_turn();
   if (member == current_ && order.size() > 1) {
     current_ = order[order.front() == member ? 1 : 0];
@@ -315,6 +322,7 @@ Async<Answer> Members::call(
       auto answer =
           co_await attempt(member, path, body, kind, linearizable, share, deadline, verdict);
       if (answer.has_value()) {
+        member->id = answer->header.member_id;
         current_ = member;
         co_return answer;
       }

@@ -156,6 +156,7 @@ Header header_of(const json::Value& answer) noexcept {
     out.cluster_id = number(*header, "cluster_id");
     out.revision = number(*header, "revision");
     out.raft_term = number(*header, "raft_term");
+    out.member_id = number(*header, "member_id");
   }
   return out;
 }

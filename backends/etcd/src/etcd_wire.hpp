@@ -44,6 +44,7 @@ struct Header {
   std::uint64_t cluster_id = 0;
   std::uint64_t revision = 0;
   std::uint64_t raft_term = 0;
+  std::uint64_t member_id = 0;
 };
 // A member of the cluster, as the cluster itself lists it.
 class MemberInfo {

@@ -144,19 +144,28 @@ bool Members::is_usable(const net::Url& url) const {
 void Members::adopt_listed(const std::vector<wire::MemberInfo>& list) {
   for (const auto& member : members_) member->listed = false;
   for (const auto& info : list) {
-    // It may be known already, by another name of the same machine.
-    bool known = false;
-    for (const auto& member : members_)
-      if (info.id != 0 && member->id == info.id && member->greeted) {
-        member->learner = info.learner;
-        member->listed = known = true;
-      }
+    // It may be known already, by another name of the same machine; one that the configuration uses
+    // stays, and the one that was taken from an earlier list goes.
+    const auto is_it = [&](const MemberPtr& member) {
+      return info.id != 0 && member->id == info.id;
+    };
+    const auto is_named = [&](const MemberPtr& member) {
+      return is_it(member) && (member->configured || member->published);
+    };
+    auto found = std::ranges::find_if(members_, is_named);
+    if (found == members_.end()) found = std::ranges::find_if(members_, is_it);
+    if (found != members_.end()) {
+      (*found)->learner = info.learner;
+      (*found)->listed = true;
+      if (current_ && is_it(current_)) current_ = *found;
+      continue;
+    }
     for (const auto& text : info.client_urls) {
-      if (known || info.learner || members_.size() >= members_max) break;
+      if (info.learner || members_.size() >= members_max) break;
       const auto url = net::Url::parse(text);
       if (url.has_error() || !is_usable(*url)) continue;
       member_at(*url)->listed = true;
-      known = true;
+      break;
     }
   }
   drop_unnamed();
