@@ -380,6 +380,22 @@ TEST_CASE("decide: the race") {
        },
        "acquire-lock",
        {}},
+      {"who is ahead on an older timeline can't lead and is not waited for",
+       [](Case& c) {
+         c.nobody_leads();
+         c.unreachable("n2");
+         c.answered("n3", 1001).timeline = TimelineId{1};
+       },
+       "acquire-lock",
+       {"acquire-lock term=3"}},
+      {"who is ahead and does not say on which timeline may be right",
+       [](Case& c) {
+         c.nobody_leads();
+         c.unreachable("n2");
+         c.answered("n3", 1001).timeline = TimelineId{};
+       },
+       "acquire-lock",
+       {}},
       {"a primary that still lives is left alone",
        [](Case& c) {
          c.nobody_leads();

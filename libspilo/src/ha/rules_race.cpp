@@ -147,6 +147,10 @@ bool race(Plan& plan) {
     if (!peer->in_recovery)
       return plan.say("not racing: Primary ({}) is still alive", peer->node.str());
     if (peer->nofailover || peer->watchdog_failed) continue;
+    // It may not race itself (`behind`): waiting for it would leave the cluster without a leader.
+    if (peer->timeline != TimelineId{} && peer->timeline < plan.cluster_timeline() &&
+        plan.config.check_timeline && !plan.id.plant.no_timeline_check)
+      continue;
     if (peer->timeline > plan.node->timeline && plan.config.check_timeline &&
         !plan.id.plant.no_timeline_check)
       return plan.say(
