@@ -125,6 +125,47 @@ TEST_CASE("clone, stream, switch over, follow, rejoin without a copy") {
   CHECK(a.observe_until([](const NodeView& v) { return v.streaming; }));
   CHECK(a.observe_until([&](const NodeView&) { return a.value("SELECT count(*) FROM t") == "1"; }));
   CHECK_FALSE(has_old_directory(a));
+
+  // A standby whose upstream is gone still knows which timeline it is on, although it has made no
+  // restartpoint there, and a new agent finds it out too.
+  REQUIRE(b.controller->kill_now().has_value());
+  REQUIRE(c.observe_until([](const NodeView& v) { return !v.streaming; }));
+  CHECK(to_int(c.last.control_timeline) == 1);
+  CHECK(to_int(c.last.timeline) == 2);
+  c.agent();
+  CHECK(to_int(c.observe().timeline) == 2);
+}
+
+TEST_CASE("a promotion does not wait for the next try to reach the old primary") {
+  Bench bench;
+  Pair pair(bench);
+  auto& b = pair.b;
+  // So long that the promotion fails if it is waited for.
+  REQUIRE_OK(b.sql("ALTER SYSTEM SET wal_retrieve_retry_interval = '10min'"));
+  REQUIRE_OK(b.sql("SELECT pg_reload_conf()"));
+  // The WAL receiver is lost, and the promotion comes before the next one runs. In that moment
+  // PostgreSQL notes it and goes to sleep. A postmaster that stands still makes the moment long.
+  const auto receiver = std::stoi(b.value("SELECT pid FROM pg_stat_wal_receiver"));
+  const auto postmaster = b.observe().postmaster_pid;
+  REQUIRE(::kill(postmaster, SIGSTOP) == 0);
+  REQUIRE(::kill(receiver, SIGTERM) == 0);
+  REQUIRE(b.observe_until([](const NodeView& v) { return !v.streaming; }));
+  ha::Task promote;
+  promote.kind = ha::TaskKind::promote;
+  promote.timeout = 20s;
+  std::optional<Result<void>> outcome;
+  boost::asio::co_spawn(bench.io,
+                        b.controller->perform(promote),
+                        [&](std::exception_ptr failure, Result<void> result) {
+                          if (failure) std::rethrow_exception(failure);
+                          outcome = std::move(result);
+                        });
+  CHECK(run_until(
+      bench.io, [&] { return std::filesystem::exists(b.options.data_dir + "/promote"); }, 10s));
+  REQUIRE(::kill(postmaster, SIGCONT) == 0);
+  REQUIRE(run_until(
+      bench.io, [&] { return outcome.has_value(); }, 40s));
+  CHECK_MESSAGE(outcome->has_value(), outcome->error().text());
 }
 
 TEST_CASE("a standby whose upstream is out of reach is not stopped by a rejoin") {

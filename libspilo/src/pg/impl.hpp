@@ -103,6 +103,7 @@ struct PgController::Impl : std::enable_shared_from_this<PgController::Impl> {
   Async<void> find_replay_timeline(NodeView* view, TimePoint deadline);
   void take_answer(const Rows& rows, NodeView& view, bool with_settings);
   const std::vector<HistoryLine>& timeline_history(TimelineId line);
+  TimelineId timeline_of_wal(TimelineId known, Lsn end) const;
   void take_settings(std::string_view text);
   void without_answer(NodeView& view, const PostmasterFile& file, const Error& error);
   void start_probe(const PostmasterFile& file);
@@ -130,7 +131,10 @@ struct PgController::Impl : std::enable_shared_from_this<PgController::Impl> {
   Async<void> ask_for_promotion(PostmasterFile file,
                                 Result<std::unique_ptr<Connection>> taken,
                                 TimePoint deadline);
-  Async<void> wait_promoted(std::unique_ptr<Connection> connection, TimePoint deadline);
+  Async<void> wait_promoted(std::unique_ptr<Connection> connection,
+                            pid_t startup,
+                            TimePoint deadline);
+  void wake_startup_process(pid_t startup);
   Async<void> checkpoint(TimePoint deadline);
   Async<void> background_checkpoint();
   ConnectParams local_params(const PostmasterFile& file, bool statement_timeout) const;
@@ -243,6 +247,7 @@ struct PgController::Impl : std::enable_shared_from_this<PgController::Impl> {
   std::string validated;                       // configuration that PostgreSQL accepted
   std::string seen_conninfo;
   std::string seen_slot;
+  std::uint32_t wal_segment_bytes = 0;
   TimelineId history_of{};
   std::vector<HistoryLine> history_lines;  // the lines of that timeline's history file
   TimePoint settings_read_at{};

@@ -17,6 +17,14 @@ namespace spilo::pg {
 using namespace std::chrono_literals;
 namespace asio = boost::asio;
 
+namespace {
+pid_t to_pid(std::string_view text) {
+  pid_t value = 0;
+  std::from_chars(text.data(), text.data() + text.size(), value);
+  return value;
+}
+}  // namespace
+
 void ProcessWatch::watch(const asio::any_io_executor& executor,
                          pid_t pid,
                          std::function<void(pid_t)> ended) {
@@ -520,11 +528,15 @@ Async<void> PgController::Impl::ask_for_promotion(PostmasterFile file,
                                                   TimePoint deadline) {
   std::unique_ptr<Connection> connection;
   bool asked = false;
+  pid_t startup = 0;
   if (taken.has_value()) {
     connection = std::move(*taken);
     const auto attempt = std::min(deadline, clock.now() + 2s);
-    auto answer = co_await connection->query("SELECT pg_promote(false)", attempt);
+    auto answer = co_await connection->query(
+        "SELECT pg_promote(false), (SELECT pid FROM pg_stat_activity WHERE backend_type = 'startup')",
+        attempt);
     asked = answer.has_value();
+    if (asked) startup = to_pid(answer->text(0, 1));
     // "recovery is not in progress": it is a primary already, which the wait finds out.
     if (!asked && connection->sqlstate() == "55000") asked = true;
     if (!asked) log.warning("pg_promote: {}", answer.error().text());
@@ -538,12 +550,23 @@ Async<void> PgController::Impl::ask_for_promotion(PostmasterFile file,
     if (!signal_postmaster(file.pid, SIGUSR1))
       co_return Error(errc::unavailable, "promote: the postmaster is gone");
   }
-  co_return co_await wait_promoted(std::move(connection), deadline);
+  co_return co_await wait_promoted(std::move(connection), startup, deadline);
+}
+
+// A startup process that has just lost its stream may note the promotion and sleep all the same, until
+// wal_retrieve_retry_interval is over. Reading its configuration again wakes it and does nothing else.
+void PgController::Impl::wake_startup_process(pid_t startup) {
+  if (startup > 0) signal_postmaster(startup, SIGHUP);  // which looks whether it still is of our server
 }
 
 Async<void> PgController::Impl::wait_promoted(std::unique_ptr<Connection> connection,
+                                              pid_t startup,
                                               TimePoint deadline) {
   Duration pause = 1ms;
+  // Soon, because that is when it happens; then ever less often, because replaying what was received
+  // may take long and is not to be held up.
+  Duration until_wake = 3ms;
+  auto wake_at = clock.now() + until_wake;
   for (;;) {
     if (co_await cancelled()) co_return Error(errc::cancelled, "promote");
     const auto file = live_postmaster();
@@ -568,6 +591,11 @@ Async<void> PgController::Impl::wait_promoted(std::unique_ptr<Connection> connec
     }
     if (clock.now() >= deadline)
       co_return Error(errc::timed_out, "promote: PostgreSQL is still in recovery");
+    if (clock.now() >= wake_at) {
+      wake_startup_process(startup);
+      until_wake *= 2;
+      wake_at = clock.now() + until_wake;
+    }
     co_await sleep_until(clock, clock.now() + pause);
     pause = std::min<Duration>(pause * 2, 10ms);
   }

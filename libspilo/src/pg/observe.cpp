@@ -242,6 +242,7 @@ void PgController::Impl::look_at_control_file(NodeView& view) {
   view.control_state = control->state;
   view.checkpoint_lsn = control->checkpoint;
   view.control_timeline = control->timeline;
+  wal_segment_bytes = control->wal_segment_size;
   if (control->shut_down()) view.checkpoint_end = checkpoint_record_end(*control);
   view.can_rewind =
       (control->checksums || control->wal_log_hints) && has_pg_rewind && settings.use_pg_rewind;
@@ -476,8 +477,11 @@ void PgController::Impl::take_answer(const Rows& rows, NodeView& view, bool with
     view.replay_paused = rows.is_true(0, Column::paused);
     view.replayed_timestamp = rows.text(0, Column::replayed_at);
     view.streaming = rows.text(0, Column::receiver_status) == "streaming";
-    if (const int line = to_number(rows.text(0, Column::received_timeline)); line > 0)
+    if (const int line = to_number(rows.text(0, Column::received_timeline)); line > 0) {
       view.timeline = TimelineId{static_cast<std::uint32_t>(line)};
+    } else {
+      view.timeline = timeline_of_wal(view.timeline, std::max(view.received, view.replayed));
+    }
     seen_conninfo = rows.text(0, Column::conninfo);
     seen_slot = rows.text(0, Column::slot);
     view.upstream = host_and_port(seen_conninfo);
@@ -499,6 +503,24 @@ void PgController::Impl::take_answer(const Rows& rows, NodeView& view, bool with
   if (with_settings) take_settings(rows.text(0, Column::settings_json));
   view.pending_restart = pending_restart;
   view.pending_restart_reason = pending_reasons;
+}
+
+// Without a WAL receiver PostgreSQL does not say which timeline a standby is on, and the control file
+// knows the last restartpoint's only, which may be many promotions old. The WAL itself tells: it is in
+// a segment of the newest timeline that has one at this place.
+TimelineId PgController::Impl::timeline_of_wal(TimelineId known, Lsn end) const {
+  constexpr std::uint32_t promotions_max = 64;  // between two restartpoints
+  if (to_int(end) == 0 || wal_segment_bytes == 0) return known;
+  const std::uint64_t segment = (to_int(end) - 1) / wal_segment_bytes;
+  const std::uint64_t per_file_name = 0x1'0000'0000 / wal_segment_bytes;
+  for (auto line = to_int(known) + promotions_max; line > to_int(known); --line)
+    if (exists(fmt::format("{}/pg_wal/{:08X}{:08X}{:08X}",
+                           options.data_dir,
+                           line,
+                           segment / per_file_name,
+                           segment % per_file_name)))
+      return TimelineId{line};
+  return known;
 }
 
 // The file is written once, at the promotion, and never changed: read it once too.
