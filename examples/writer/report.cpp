@@ -12,39 +12,6 @@
 namespace writer {
 namespace {
 
-struct Ack {
-  std::int64_t number = 0;
-  int node = 0;
-  std::int64_t at = 0;
-};
-
-struct Gap {
-  double ms = 0;
-  std::int64_t from = 0;  // the acknowledgement before it
-  int before = 0;
-  int after = 0;
-};
-
-struct Findings {
-  std::size_t acknowledged = 0;
-  double longest_ms = 0;
-  std::vector<Gap> gaps;
-  // How often two nodes acknowledged a row within a moment.
-  std::size_t side_by_side = 0;
-  std::vector<Ack> missing;
-  bool looked = false;
-};
-
-std::vector<Ack> read_acks(const ReportOptions& options) {
-  std::vector<Ack> acks;
-  std::ifstream in(options.file);
-  for (Ack ack; in >> ack.number >> ack.node >> ack.at;)
-    if (ack.at >= options.since_ns && ack.at <= options.until_ns) acks.push_back(ack);
-  std::stable_sort(
-      acks.begin(), acks.end(), [](const Ack& a, const Ack& b) { return a.at < b.at; });
-  return acks;
-}
-
 void find_gaps(const std::vector<Ack>& acks, double list_from_ms, Findings& out) {
   for (std::size_t n = 1; n < acks.size(); ++n) {
     const double ms = static_cast<double>(acks[n].at - acks[n - 1].at) / 1e6;
@@ -124,21 +91,41 @@ void print_text(const Findings& found) {
 
 }  // namespace
 
-int report(const ReportOptions& options) {
+std::vector<Ack> read_acks(const ReportOptions& options) {
+  std::vector<Ack> acks;
+  std::ifstream in(options.file);
+  for (Ack ack; in >> ack.number >> ack.node >> ack.at;)
+    if (ack.at >= options.since_ns && ack.at <= options.until_ns) acks.push_back(ack);
+  std::stable_sort(
+      acks.begin(), acks.end(), [](const Ack& a, const Ack& b) { return a.at < b.at; });
+  return acks;
+}
+
+Findings examine(const std::vector<Ack>& acks, double gap_ms) {
   Findings found;
-  const auto acks = read_acks(options);
   found.acknowledged = acks.size();
-  find_gaps(acks, options.gap_ms, found);
+  find_gaps(acks, gap_ms, found);
   find_side_by_side(acks, found);
-  if (!options.nodes.empty()) {
-    const auto rows = read_rows(options.nodes);
-    if (!rows) {
-      fmt::print(stderr, "spilo-writer: no node is a primary that shows the table spilo_writes\n");
-      return 3;
-    }
-    found.looked = true;
-    for (const auto& ack : acks)
-      if (rows->count(ack.number) == 0) found.missing.push_back(ack);
+  return found;
+}
+
+bool find_missing(const std::vector<Ack>& acks,
+                  const std::vector<std::string>& nodes,
+                  Findings& found) {
+  const auto rows = read_rows(nodes);
+  if (!rows) return false;
+  found.looked = true;
+  for (const auto& ack : acks)
+    if (rows->count(ack.number) == 0) found.missing.push_back(ack);
+  return true;
+}
+
+int report(const ReportOptions& options) {
+  const auto acks = read_acks(options);
+  auto found = examine(acks, options.gap_ms);
+  if (!options.nodes.empty() && !find_missing(acks, options.nodes, found)) {
+    fmt::print(stderr, "spilo-writer: no node is a primary that shows the table spilo_writes\n");
+    return 3;
   }
   options.as_json ? print_json(found) : print_text(found);
   if (found.side_by_side > 0) return 2;

@@ -33,6 +33,38 @@ struct ReportOptions {
   bool as_json = false;
 };
 
+struct Ack {  // one row that was acknowledged
+  std::int64_t number = 0;
+  int node = 0;         // an index into Options::nodes
+  std::int64_t at = 0;  // on the clock of now_ns()
+};
+
+struct Gap {
+  double ms = 0;
+  std::int64_t from = 0;  // the acknowledgement before it
+  int before = 0;
+  int after = 0;
+};
+
+struct Findings {
+  std::size_t acknowledged = 0;
+  double longest_ms = 0;
+  std::vector<Gap> gaps;
+  // How often two nodes acknowledged a row within a moment.
+  std::size_t side_by_side = 0;
+  std::vector<Ack> missing;  // acknowledged, and not there
+  bool looked = false;       // whether `missing` says anything
+};
+
+// What `run` noted within the options' times, in the order of the acknowledgements.
+std::vector<Ack> read_acks(const ReportOptions& options);
+// Outages of at least `gap_ms` and rows side by side. Nothing is asked of a server.
+Findings examine(const std::vector<Ack>& acks, double gap_ms);
+// Looks for the rows on whichever node is a primary. False: none shows them.
+bool find_missing(const std::vector<Ack>& acks,
+                  const std::vector<std::string>& nodes,
+                  Findings& found);
+
 // Status 0: every acknowledged row is there and no two nodes acknowledged rows side by side.
 // 1: rows are missing. 2: two nodes acknowledged side by side. 3: the rows could not be read.
 int report(const ReportOptions& options);

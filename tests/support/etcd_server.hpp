@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "spilo/net/http.hpp"
-#include "support/process.hpp"
+#include "support/child.hpp"
 
 namespace spilo::test {
 
