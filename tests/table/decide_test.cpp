@@ -868,6 +868,45 @@ TEST_CASE("decide: an empty data directory") {
   });
 }
 
+TEST_CASE("decide: the slots of a replica follow the primary's") {
+  const auto moved = [](Case& c) {
+    c.cluster().status.slots = {{"n2", Lsn{900}}, {"n3", Lsn{900}}};
+    c.memory.slots_positions = {{"n2", Lsn{800}}, {"n3", Lsn{800}}};
+    c.memory.slots_at = t0 - 31s;
+  };
+  check({
+      {"when they have moved", [&](Case& c) { moved(c); }, "secondary", {"sync-slots 2"}},
+      {"not every time",
+       [&](Case& c) {
+         moved(c);
+         c.memory.slots_at = t0 - 29s;
+       },
+       "secondary",
+       {}},
+      {"not when they stand where they stood",
+       [&](Case& c) {
+         moved(c);
+         c.memory.slots_positions = {{"n2", Lsn{900}}, {"n3", Lsn{900}}};
+       },
+       "secondary",
+       {}},
+      {"not beside a look at the server, which has the connection",
+       [&](Case& c) {
+         moved(c);
+         c.facts.in_flight.insert(ha::InFlight::observe);
+       },
+       "secondary",
+       {}},
+      {"nor beside one that begins",
+       [&](Case& c) {
+         moved(c);
+         c.node().observed_at = t0 - 1h;
+       },
+       "secondary",
+       {"observe-postgres"}},
+  });
+}
+
 TEST_CASE("decide: an orderly stop") {
   check({
       {"the primary checkpoints and stops",

@@ -6,8 +6,9 @@
 namespace spilo::ha {
 namespace {
 
-// A watch reports every change; reading again without one is only a safety net.
-constexpr Duration reread_after = 60s;
+// A watch reports every change; reading again without one is only a safety net. With the six renewals of a ttl of 30 s it
+// makes less than seven calls a minute.
+constexpr Duration reread_after = 90s;
 
 bool is_transient(const Plan& plan) {
   return plan.f.task || plan.mem.handover;
@@ -212,15 +213,22 @@ void keep_slots(Plan& plan) {
     if (at != plan.cluster->status.slots.end()) positions.emplace_back(slot, at->second);
   }
   std::ranges::sort(wanted);
-  const bool moved = plan.node->role == NodeView::Role::replica && !positions.empty() &&
+  // The same positions again would change nothing.
+  const bool moved = positions != plan.mem.slots_positions && !positions.empty() &&
                      plan.now >= plan.mem.slots_at + std::max<Duration>(plan.t.loop_wait, 30s);
   const bool missing = std::ranges::any_of(
       wanted, [&](const auto& slot) { return !std::ranges::count(plan.node->slots, slot); });
   if (wanted == plan.mem.slots_wanted && !moved &&
       !(missing && plan.now >= plan.mem.slots_at + plan.t.loop_wait))
     return;
-  if (plan.busy(InFlight::slots)) return;
+  // On the connection that looks at the server, after it: beside it a second one would be opened.
+  const bool observing = plan.busy(InFlight::observe) ||
+                         std::ranges::any_of(plan.effects, [](const Effect& effect) {
+                           return std::holds_alternative<ObservePostgres>(effect);
+                         });
+  if (plan.busy(InFlight::slots) || observing) return;
   plan.mem.slots_wanted = wanted;
+  plan.mem.slots_positions = positions;
   plan.mem.slots_at = plan.now;
   plan.emit(SyncSlots{.wanted = std::move(wanted), .positions = std::move(positions)});
 }

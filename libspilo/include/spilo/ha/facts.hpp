@@ -190,6 +190,7 @@ struct Memory {
   ClusterStatus status_written;
   TimePoint status_at{};
   std::vector<std::string> slots_wanted;
+  std::vector<std::pair<std::string, Lsn>> slots_positions;
   TimePoint slots_at{};
 
   // Operators.
