@@ -10,6 +10,8 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <chrono>
 #include <cstdio>
 #include <exception>
 #include <memory>
@@ -17,6 +19,7 @@
 #include <vector>
 
 #include "init.hpp"
+#include "memory.hpp"
 #include "spilo/config/load.hpp"
 #include "spilo/config/yaml.hpp"
 #include "spilo/node/log_sink.hpp"
@@ -108,7 +111,7 @@ class Daemon {
     running_ = nodes_.size();
     for (const auto& node : nodes_) {
       node->on_ready([this] {
-        if (++ready_ == nodes_.size()) notifier_.ready();
+        if (++ready_ == nodes_.size()) started();
       });
       node->on_reload_asked([this] { reload(); });
       boost::asio::co_spawn(
@@ -135,6 +138,15 @@ class Daemon {
           io_.get_executor(), clock_, std::move(*loaded.config), std::move(logger)));
     }
     return good;
+  }
+
+  void started() {
+    notifier_.ready();
+    // By then PostgreSQL runs or is being copied, and everything has been used once.
+    trim_.expires_after(std::chrono::seconds(30));
+    trim_.async_wait([](boost::system::error_code ec) {
+      if (!ec) give_back_startup_memory();
+    });
   }
 
   void wait_for_signal() {
@@ -166,7 +178,9 @@ class Daemon {
   // One node that can't go on does not end the others.
   void ended(int status) {
     if (status != 0) status_ = status;
-    if (--running_ == 0) signals_.cancel();
+    if (--running_ > 0) return;
+    signals_.cancel();
+    trim_.cancel();
   }
 
   std::vector<std::vector<std::string>> clusters_;
@@ -176,6 +190,7 @@ class Daemon {
   boost::asio::io_context io_{1};
   SystemClock clock_{io_.get_executor()};
   boost::asio::signal_set signals_{io_};
+  boost::asio::steady_timer trim_{io_};
   std::vector<std::unique_ptr<Node>> nodes_;
   std::size_t running_ = 0;
   std::size_t ready_ = 0;
