@@ -112,7 +112,7 @@ postgresql:
   authentication:
     superuser: {{username: postgres, password: {superuser}}}
     replication: {{username: replicator, password: {replication}}}
-  parameters: {{unix_socket_directories: {directory}, shared_buffers: 16MB}}
+  parameters: {{unix_socket_directories: {directory}, shared_buffers: 16MB, autovacuum: {autovacuum}}}
   pg_hba:
   - host all all 127.0.0.1/32 scram-sha-256
   - host replication replicator 127.0.0.1/32 scram-sha-256
@@ -124,6 +124,7 @@ postgresql:
       fmt::arg("ttl", timing_.ttl),
       fmt::arg("loop_wait", timing_.loop_wait),
       fmt::arg("retry_timeout", timing_.retry_timeout),
+      fmt::arg("autovacuum", timing_.autovacuum ? "on" : "off"),
       fmt::arg("pg", node.pg_port),
       fmt::arg("data", node.data_dir),
       fmt::arg("bin", spilo::test::programs_directory()),

@@ -16,6 +16,7 @@ struct Timing {
   int ttl = 10;
   int loop_wait = 2;
   int retry_timeout = 4;
+  bool autovacuum = true;  // off: what nobody asked for writes no WAL
 };
 
 class Cluster {

@@ -37,7 +37,7 @@ using spilo::json::Value;
 struct Arguments {
   std::string store = "etcd";
   int rounds = 5;
-  int idle_seconds = 60;
+  int idle_seconds = 120;
   std::string json_file;
   std::vector<std::string> only;
   bool keep = false;
@@ -45,7 +45,8 @@ struct Arguments {
 
 constexpr Timing default_timing{10, 2, 4};
 constexpr Timing shortest_timing{3, 1, 1};
-constexpr Timing idle_timing{30, 10, 10};
+// A fresh cluster is not idle while autovacuum looks at its catalogs for the first time.
+constexpr Timing idle_timing{30, 10, 10, false};
 
 // What can be done to a node, and what is asked of the result.
 struct Fault {
