@@ -310,8 +310,9 @@ class Bench {
   void showing_logs(const Cluster* cluster, Work work) const {
     try {
       work();
-    } catch (const Failure& failure) {
-      if (cluster != nullptr) std::fprintf(stderr, "%s", cluster->logs().c_str());
+    } catch (const Failure&) {
+      if (cluster != nullptr && stop_asked == 0)
+        std::fprintf(stderr, "%s", cluster->logs().c_str());
       throw;
     }
   }
@@ -366,7 +367,16 @@ int measure(const Arguments& arguments, std::ofstream& json) {
   if (arguments.keep) std::fprintf(stderr, "everything is kept in %s\n", directory.c_str());
   const auto load_before = load_average();
   Bench bench(arguments, programs, directory);
-  bench.run();
+  bool interrupted = false;
+  try {
+    bench.run();
+  } catch (const std::exception&) {
+    // A terminal interrupts the client too, and that may be noticed first.
+    if (stop_asked == 0) throw;
+    interrupted = true;
+  } catch (const Interrupted&) {
+    interrupted = true;
+  }
   std::printf("three nodes on %s, %d rounds, %u cores, load %.2f before and %.2f after\n\n%s",
               arguments.store.c_str(),
               arguments.rounds,
@@ -375,6 +385,7 @@ int measure(const Arguments& arguments, std::ofstream& json) {
               load_average(),
               bench.results().table().c_str());
   if (json.is_open()) write_json(json, arguments, bench, load_before);
+  if (interrupted) throw Interrupted();
   if (!bench.results().unsafe()) return 0;
   std::fprintf(stderr, "spilo-bench: two primaries acknowledged rows\n");
   return 2;
