@@ -58,14 +58,18 @@ Cluster::Cluster(const std::string& programs,
         std::vector<std::string>{programs_ + "/spilod", node.directory + ".yml"},
         node.directory + ".log");
   }
+  // Without a whole object there is no destructor that would end them.
   try {
     settle();
+    rest(std::chrono::seconds(timing_.ttl));  // see repair()
   } catch (const Failure& failure) {
     const auto text = std::string(failure.what()) + "\n" + logs();
     for (auto& node : nodes_) end(node);
     throw Failure(text);
+  } catch (...) {
+    for (auto& node : nodes_) end(node);
+    throw;
   }
-  rest(std::chrono::seconds(timing_.ttl));  // see repair()
 }
 
 Cluster::~Cluster() {
