@@ -125,6 +125,49 @@ TEST_CASE("cluster: with failsafe a store outage of two minutes leaves the prima
   check_clean(cluster);
 }
 
+TEST_CASE("cluster: an operator restarts a primary that lives on promises, and it stays the primary") {
+  SimCluster cluster(options(6));
+  cluster.start_all();
+  REQUIRE(cluster.run_until_healthy(30s));
+  cluster.world().run_for(10s);
+  const auto leader = *cluster.leader();
+  cluster.dcs().set_down(SimDcs::Down::refusing);
+  cluster.world().run_for(30s);
+  ha::OperatorRequest restart;
+  restart.kind = ha::OperatorRequest::Kind::restart;
+  cluster.ask(leader, restart);
+  cluster.world().run_for(30s);
+  CHECK(cluster.server(leader).writable());
+  CHECK(cluster.requests().answered_count() == 1);
+  cluster.dcs().set_down(SimDcs::Down::no);
+  CHECK_MESSAGE(cluster.run_until_healthy(60s), cluster.unhealthy());
+  CHECK(cluster.leader() == leader);
+  check_clean(cluster);
+}
+
+TEST_CASE("cluster: a promotion that nobody saw keeps its timeline's number to itself") {
+  auto chosen = options(7);
+  chosen.failsafe = false;
+  SimCluster cluster(chosen);
+  cluster.start_all();
+  REQUIRE(cluster.run_until_healthy(30s));
+  const auto first = *cluster.leader();
+  cluster.restart_after = 0s;
+  cluster.kill_host(first);
+  // The moment the next one is promoted it is gone, before anybody has anything of its timeline.
+  REQUIRE(new_leader(cluster, first, 60s));
+  const auto second = *cluster.leader();
+  const auto number = cluster.server(second).data().timeline();
+  cluster.kill_host(second);
+  const auto third = 3 - first - second;
+  REQUIRE(cluster.world().run_until([&] { return cluster.leader() == third; }, 60s));
+  CHECK(cluster.server(third).data().timeline() > number);
+  cluster.restart_after = 1s;
+  cluster.start_all();
+  CHECK_MESSAGE(cluster.run_until_healthy(60s), cluster.unhealthy());
+  check_clean(cluster);
+}
+
 TEST_CASE("swarm: a seed decides everything") {
   for (const std::uint64_t seed : {1, 2, 3}) {
     const auto plan = draw_plan(seed, {}, Plant::none);

@@ -221,6 +221,11 @@ TEST_CASE("status, failsafe and term") {
 
   const char* term = R"({"number":3,"holder":"a","timeline":2})";
   CHECK(codec::dump_term(codec::parse_term(term)) == term);
+  const std::string given_back =
+      R"({"number":5,"holder":"a","timeline":4,"reserved":5,"released":true})";
+  CHECK(codec::dump_term(codec::parse_term(given_back)) == given_back);
+  CHECK(codec::parse_term(given_back).reserved == TimelineId{5});
+  CHECK(codec::parse_term(given_back).released);
   for (const char* text : {"", "3", "{}", R"({"number":-1})"})
     CHECK(codec::parse_term(text) == Term{});
 }
@@ -263,6 +268,24 @@ TEST_CASE("a peer is reachable only when it shows a WAL position") {
     CHECK(peer.in_recovery == row.in_recovery);
     CHECK(peer.lsn == Lsn{row.lsn});
     CHECK(peer.timeline == TimelineId{row.timeline});
+  }
+  // Who says that it does not lead: only who knows, and is not about to.
+  const std::pair<const char*, bool> answers[] = {
+      {R"({"state":"running","role":"replica","xlog":{}})", true},
+      {R"({"state":"starting","role":"replica"})", true},
+      {R"({"state":"crashed","role":"demoted"})", true},
+      {R"({"state":"stopped","role":"demoted"})", true},
+      {R"({"state":"restarting","role":"demoted"})", false},
+      {R"({"state":"starting","role":"demoted"})", false},
+      {R"({"state":"unknown","role":"demoted"})", false},
+      {R"({"state":"running","role":"primary","xlog":{}})", false},
+      {R"({"state":"unknown","role":"uninitialized"})", false},
+      {R"({})", false},
+      {"", false},
+  };
+  for (const auto& [body, answered] : answers) {
+    CAPTURE(body);
+    CHECK(codec::parse_peer_status(NodeName("p"), body).answered == answered);
   }
   const auto tagged = codec::parse_peer_status(
       NodeName("p"), R"({"xlog":{},"watchdog_failed":true,"tags":{"failover_priority":0}})");

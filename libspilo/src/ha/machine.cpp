@@ -58,6 +58,17 @@ class Fold {
       f_.cluster_stale = true;
       if (f_.cluster) return;
     }
+    // A release that was not answered may be on its way even now: see rebind_lock.
+    f_.lock_in_doubt = view.leader && view.leader->holder == id_.node &&
+                       m_.release_unanswered != dcs::Version{} &&
+                       view.leader->version == m_.release_unanswered;
+    // Our claim on the cluster may have been written although its answer was lost.
+    if (!m_.bootstrapped_here && view.initialize && view.initialize->empty() && !f_.session.empty() &&
+        view.initialize_session == f_.session && view.read_started >= m_.claim_written_at &&
+        !f_.in_flight.contains(InFlight::initialize)) {
+      m_.bootstrapped_here = true;
+      m_.claim_session = f_.session;
+    }
     // The server that we were creating has ended with our claim: it is a data directory like any other now.
     if (m_.bootstrapped_here && f_.session != m_.claim_session && !f_.task && f_.node &&
         f_.node->down())
@@ -95,7 +106,11 @@ class Fold {
     if (view.accepts_writes() && holds_lock(id_, f_)) m_.was_primary = true;
     if (view.down() || view.role == NodeView::Role::replica) {
       m_.was_primary = false;
-      m_.reclaim_until = m_.failsafe_until = m_.failsafe_asked_at = TimePoint{};
+      m_.reclaim_until = TimePoint{};
+      // The members' promise outlasts a restart that is going on: it is made to this node, and only the
+      // running task makes use of it.
+      if (!f_.task || f_.task->task.kind != TaskKind::restart)
+        m_.failsafe_until = m_.failsafe_asked_at = TimePoint{};
     }
     if (view.running()) {
       m_.hung_since = TimePoint{};
@@ -103,6 +118,11 @@ class Fold {
     }
     if (view.process == NodeView::Process::hung && m_.hung_since == TimePoint{})
       m_.hung_since = f_.now;
+    if (view.process != NodeView::Process::stopping || f_.task) {
+      m_.stopping_since = TimePoint{};
+    } else if (m_.stopping_since == TimePoint{}) {
+      m_.stopping_since = f_.now;
+    }
     const bool should_stream =
         view.running() && view.role == NodeView::Role::replica && !view.upstream.empty();
     const bool streams = view.streaming && !behind_the_leader(view);
@@ -126,6 +146,7 @@ class Fold {
     f_.in_flight.erase(InFlight::acquire);
     f_.store_answers = true;
     f_.lock_changed_at = f_.now;
+    f_.lock_in_doubt = false;
     m_.last_term = event.term;
     m_.unlocked_since = TimePoint{};
     m_.reclaim_until = TimePoint{};
@@ -140,6 +161,7 @@ class Fold {
     f_.in_flight.erase(InFlight::acquire);
     f_.cluster_stale = true;
     f_.lock_changed_at = f_.now;  // by somebody else, or perhaps by us: what was read before is no ground to try again
+    f_.lock_in_doubt = true;
     if (event.error.is(errc::session_lost)) {
       f_.session = SessionId{};
     } else if (!event.error.is(errc::conflict)) {
@@ -150,6 +172,7 @@ class Fold {
     f_.in_flight.erase(InFlight::release);
     f_.store_answers = true;
     f_.lock_changed_at = f_.now;
+    f_.lock_in_doubt = false;
     f_.cluster_stale = true;
     m_.released_at = f_.now;
     m_.reclaim_until = TimePoint{};
@@ -160,6 +183,13 @@ class Fold {
   void operator()(ReleaseFailed& event) {
     f_.in_flight.erase(InFlight::release);
     f_.cluster_stale = true;
+    if (!event.error.is(errc::unavailable)) {
+      // It is gone already, or it may be: what was read before says nothing about it any more.
+      f_.lock_changed_at = f_.now;
+      f_.lock_in_doubt = true;
+      if (!is_certain(event.error) && f_.cluster && f_.cluster->leader)
+        m_.release_unanswered = f_.cluster->leader->version;
+    }
     if (!event.error.is(errc::conflict)) store_failed(event.error);
   }
   void operator()(Written& event) {
@@ -176,6 +206,7 @@ class Fold {
         m_.status_at = f_.now;
         break;
       case InFlight::initialize:
+        m_.claim_written_at = f_.now;
         if (event.value.empty()) {
           m_.bootstrapped_here = true;
           m_.claim_session = event.session;
@@ -195,6 +226,7 @@ class Fold {
       m_.published_at = f_.now;
     }
     if (event.kind == InFlight::status) m_.status_at = f_.now;
+    if (event.kind == InFlight::initialize) m_.claim_written_at = m_.claim_failed_at = f_.now;
     f_.cluster_stale = true;
     if (!is_certain(event.error)) store_failed(event.error);
   }

@@ -47,7 +47,8 @@ const Timing& timing(const Identity& identity, const Facts& facts) noexcept {
 }
 
 bool holds_lock(const Identity& identity, const Facts& facts) noexcept {
-  return facts.cluster && facts.cluster->leader && facts.cluster->leader->holder == identity.node &&
+  return !facts.lock_in_doubt && !facts.in_flight.contains(InFlight::release) && facts.cluster &&
+         facts.cluster->leader && facts.cluster->leader->holder == identity.node &&
          !facts.session.empty() && facts.cluster->leader->session == facts.session &&
          facts.now < facts.session_valid_until;
 }
@@ -105,6 +106,25 @@ Plan::Plan(const Identity& identity, const Facts& facts, const Memory& memory)
 TimelineId Plan::cluster_timeline() const {
   if (cluster == nullptr) return TimelineId{};
   return std::max(cluster->timeline(), cluster->term.timeline);
+}
+
+TimelineId Plan::timeline_to_reserve() const {
+  const auto highest = std::max({cluster_timeline(), cluster->term.reserved, node->timeline});
+  return writable ? highest : TimelineId{to_int(highest) + 1};
+}
+
+bool Plan::may_open_for_writes() const {
+  return lock_held && f.guard_ready && deadline && now + t.ttl / 10 < *deadline;
+}
+
+void Plan::release(std::string status) {
+  // The next read shows whether there is anything left to give away.
+  if (f.lock_in_doubt && !lock_view_current()) return;
+  const bool harmless = node != nullptr && (node->down() || node->role == NodeView::Role::replica);
+  emit_once(InFlight::release,
+            ReleaseLock{.held = *cluster->leader,
+                        .term = harmless ? std::optional(cluster->term) : std::nullopt,
+                        .status = std::move(status)});
 }
 
 bool Plan::timeline_too_old() const {

@@ -57,6 +57,11 @@ struct Plan {
   Plan(const Plan&) = delete;
   Plan& operator=(const Plan&) = delete;
   bool timeline_too_old() const;
+  // For the grant that we are about to ask for: the number of the timeline that our promotion begins.
+  TimelineId timeline_to_reserve() const;
+  // May a server that is down be started as a primary, or a replica be promoted: the lock is ours
+  // beyond doubt, for longer than this takes to go wrong, and the guard watches.
+  bool may_open_for_writes() const;
   // Is what we know of the lock younger than its last change? Only then may we try to take it.
   bool lock_view_current() const {
     return cluster != nullptr && cluster->read_started >= f.lock_changed_at;
@@ -82,6 +87,8 @@ struct Plan {
            });
   }
   void kill(std::string why);
+  // Gives the lock away, unless that is on its way or may have happened.
+  void release(std::string status = {});
   template <class... Args>
   bool say(fmt::format_string<Args...> text, Args&&... args) {
     summary = fmt::format(text, std::forward<Args>(args)...);

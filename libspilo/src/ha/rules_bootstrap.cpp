@@ -25,15 +25,14 @@ std::string last_failure(const Plan& plan) {
 bool data_dir_unusable(Plan& plan) {
   if (plan.node->data_dir != NodeView::DataDir::unusable) return false;
   // A server that runs there all the same goes on under the lock that it has.
-  if (plan.lock_mine && plan.node->down())
-    plan.emit_once(InFlight::release, ReleaseLock{.held = *plan.cluster->leader});
+  if (plan.lock_mine && plan.node->down()) plan.release();
   return plan.say("the data directory can't be used and is left alone: {}", plan.node->problem);
 }
 
 bool release_without_data(Plan& plan) {
   if (!empty(plan) || !plan.lock_mine || plan.mem.bootstrapped_here || !plan.node->down())
     return false;
-  plan.emit_once(InFlight::release, ReleaseLock{.held = *plan.cluster->leader});
+  plan.release();
   return plan.say("released leader key voluntarily as data dir empty and currently leader");
 }
 
@@ -114,6 +113,21 @@ bool claim_cluster(Plan& plan) {
   if (backing_off(plan))
     return plan.say("waiting before creating the cluster again{}", last_failure(plan));
   if (plan.f.session.empty()) return plan.say("waiting for a session with the store");
+  // A store that was wiped looks like a new one. Who has seen data elsewhere does not create a
+  // second cluster beside it.
+  for (const auto& [name, member] : plan.f.known_members)
+    if (name != plan.id.node && !member.role.empty() && member.role != "uninitialized")
+      return plan.say(
+          "not creating a cluster: the store does not know one, but {} has data ({}). A primary "
+          "restores the keys by itself; if there is none left, name a leader with a manual "
+          "failover. If that member is gone for good, restart this agent",
+          name.str(),
+          member.role);
+  constexpr Duration pace = 200ms;
+  if (plan.mem.claim_failed_at != TimePoint{} && plan.now < plan.mem.claim_failed_at + pace) {
+    plan.wake_at(plan.mem.claim_failed_at + pace);
+    return plan.say("waiting before claiming the cluster again");
+  }
   // Bound to our session: a node that dies while it creates the cluster does not block the others
   // for ever.
   plan.emit_once(InFlight::initialize,
@@ -134,13 +148,20 @@ bool wait_for_leader(Plan& plan) {
 }
 
 bool claim_for_data(Plan& plan) {
-  if (!plan.unlocked || plan.cluster->initialize || plan.paused) return false;
+  if (!plan.unlocked || plan.paused) return false;
   if (plan.node->role != NodeView::Role::primary || !is_valid(plan.node->system_id)) return false;
+  const auto& cluster = *plan.cluster;
+  // Our own claim, and the cluster that it was for is complete, but its server went down before we had
+  // the lock.
+  const bool ours = cluster.initialize && cluster.initialize->empty() && !plan.f.session.empty() &&
+                    cluster.initialize_session == plan.f.session;
+  if (cluster.initialize && !ours) return false;
+  plan.mem.bootstrapped_here = false;
   plan.emit_once(InFlight::initialize,
                  WriteKey{.kind = InFlight::initialize,
                           .key = keys::initialize,
                           .value = plan.node->system_id.str(),
-                          .at = dcs::Version{}});
+                          .at = cluster.initialize_version});
   return plan.say("claiming the cluster for the data directory that exists here");
 }
 

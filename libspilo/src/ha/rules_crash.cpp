@@ -17,8 +17,7 @@ bool was_in_production(const NodeView& node) {
 void release(Plan& plan) {
   auto status = plan.cluster->status;
   if (plan.node->checkpoint_end > status.optime) status.optime = plan.node->checkpoint_end;
-  plan.emit_once(InFlight::release,
-                 ReleaseLock{.held = *plan.cluster->leader, .status = codec::dump_status(status)});
+  plan.release(codec::dump_status(status));
 }
 
 // How long a primary that is down, starting or hung may try before somebody else is to lead.
@@ -34,6 +33,15 @@ bool down_while_paused(Plan& plan) {
     return plan.say("removed leader lock because postgres is not running");
   }
   return plan.say("postgres is not running");
+}
+
+// The lock is on its way to somebody else, or may be.
+bool releasing(Plan& plan) {
+  if (!plan.node->down()) return false;
+  if (plan.busy(InFlight::release)) return plan.say("giving the lock away");
+  const bool in_doubt = plan.f.lock_in_doubt && !plan.lock_view_current();
+  if (!plan.lock_mine || !in_doubt || !plan.f.store_answers) return false;
+  return plan.say("reading the store, to see whether the lock is still ours");
 }
 
 // The stop of a hand-over has ended: the heir must have everything before the key is given away.
@@ -64,10 +72,10 @@ bool handover_release(Plan& plan) {
     }
     return plan.say("waiting for the heir to receive everything: {}", heirs.problems);
   }
-  // Nobody has everything. Going on as the primary loses nothing; handing over would.
+  // Nobody has everything. Going on as the primary loses nothing; handing over would. But only for who
+  // still has the lock: it may be lost by now, or given away by a release whose answer was lost.
   plan.mem.handover.reset();
-  // On a lease that is over nothing becomes a primary again.
-  if (!plan.lock_held || !plan.f.guard_ready) return false;
+  if (!plan.may_open_for_writes()) return false;
   plan.start(Task{.kind = TaskKind::start, .as_primary = true, .reason = "the hand-over failed"});
   return plan.say("hand-over failed, starting as the primary again: {}", heirs.problems);
 }
@@ -99,6 +107,8 @@ bool restart_in_place(Plan& plan) {
     return plan.say("waiting before starting PostgreSQL again");
   }
   if (!plan.f.guard_ready) return plan.say("waiting for the guard: {}", plan.f.guard_problem);
+  if (!plan.may_open_for_writes())
+    return plan.say("not starting as the primary before the lease is renewed");
   plan.start(Task{.kind = TaskKind::start,
                   .as_primary = true,
                   .timeout = plan.config.primary_start_timeout,
@@ -149,6 +159,12 @@ bool start_server(Plan& plan) {
   if (plan.leader_other)
     return plan.say("waiting for {}, the leader, to publish its address",
                     plan.cluster->leader->holder.str());
+  // As a replica it could never say again that it is a cluster of its own.
+  const auto& initialize = plan.cluster->initialize;
+  if (plan.unlocked && plan.node->role == NodeView::Role::primary &&
+      (!initialize || !is_valid(SystemId(*initialize))))
+    return plan.say("waiting: this directory is a primary's, and the store does not know the cluster yet{}",
+                    initialize ? ": a node has claimed to create one" : "");
   plan.start(Task{.kind = TaskKind::start,
                   .reason = plan.lock_mine ? "we hold the lock" : "nobody leads yet"});
   return plan.say("{}",
@@ -177,6 +193,20 @@ bool server_hung(Plan& plan) {
                   plan.node->problem);
 }
 
+// A stop that nobody waits for any more, because its task gave up or the agent that began it is gone.
+bool stop_stuck(Plan& plan) {
+  if (plan.node->process != NodeView::Process::stopping || plan.paused) return false;
+  if (plan.mem.stopping_since == TimePoint{}) return false;
+  const auto patience = plan.mem.stopping_since + plan.t.retry_timeout;
+  if (plan.now < patience) {
+    plan.wake_at(patience);
+    return false;
+  }
+  plan.kill("it does not come to an end of its stop");
+  return plan.say("ending PostgreSQL at once: it has been stopping for {:.0f}s, and no task waits for it",
+                  Plan::seconds(plan.now - plan.mem.stopping_since));
+}
+
 bool server_starting(Plan& plan) {
   if (plan.node->running()) return false;
   return plan.say(
@@ -186,6 +216,9 @@ bool server_starting(Plan& plan) {
 
 constexpr std::array table = {
     RuleEntry{"down-while-paused", "Nothing is started while paused.", down_while_paused},
+    RuleEntry{"releasing",
+              "A server that is down stays down while its lock may be going to somebody else.",
+              releasing},
     RuleEntry{"handover-release",
               "A hand-over gives the lock away once the heir has everything.",
               handover_release},
@@ -201,6 +234,9 @@ constexpr std::array table = {
     RuleEntry{"wait-for-heir", "Who gave the lock away lets the others take it.", wait_for_heir},
     RuleEntry{"start-server", "A server that is down is started as a replica.", start_server},
     RuleEntry{"server-hung", "A primary that does not answer for too long is ended.", server_hung},
+    RuleEntry{"stop-stuck",
+              "A server whose stop does not end, and that nobody waits for, is ended.",
+              stop_stuck},
     RuleEntry{
         "server-starting", "A server that is starting or stopping is waited for.", server_starting},
 };

@@ -92,9 +92,7 @@ bool stop_release(Plan& plan) {
   if (!plan.f.stop_requested || !plan.lock_mine || plan.node == nullptr) return false;
   // A store that does not answer keeps nobody from stopping: the key then expires by itself.
   if (!plan.f.store_answers && !plan.busy(InFlight::release)) return false;
-  plan.emit_once(
-      InFlight::release,
-      ReleaseLock{.held = *plan.cluster->leader, .status = codec::dump_status(status_after(plan))});
+  plan.release(codec::dump_status(status_after(plan)));
   return plan.say("PostgreSQL is down, giving the lock away");
 }
 
@@ -133,8 +131,7 @@ bool system_id_mismatch(Plan& plan) {
   if (!is_valid(theirs) || !is_valid(plan.node->system_id) || theirs == plan.node->system_id)
     return false;
   if (plan.paused) {
-    if (plan.lock_mine)
-      plan.emit_once(InFlight::release, ReleaseLock{.held = *plan.cluster->leader});
+    if (plan.lock_mine) plan.release();
     return plan.say(
         "system ID mismatch, but paused: {} != {}", theirs.str(), plan.node->system_id.str());
   }
@@ -156,15 +153,23 @@ bool take_lock(Plan& plan, std::optional<dcs::Version> rebind) {
       InFlight::acquire,
       AcquireLock{.rebind = rebind,
                   .term = plan.cluster->term,
-                  .timeline = std::max(plan.node->timeline, plan.cluster->term.timeline)});
+                  .timeline = std::max(plan.node->timeline, plan.cluster->term.timeline),
+                  .reserved = plan.timeline_to_reserve()});
   return true;
 }
 
 bool rebind_lock(Plan& plan) {
-  if (!plan.lock_mine || plan.cluster->leader->session == plan.f.session) return false;
+  if (!plan.lock_mine || plan.busy(InFlight::release)) return false;
+  const auto& held = *plan.cluster->leader;
+  // Not while we still want to give it away: then the release is just repeated.
+  const bool release_may_follow =
+      plan.f.lock_in_doubt && held.version == plan.mem.release_unanswered && !plan.mem.handover;
+  if (held.session == plan.f.session && !release_may_follow) return false;
   if (plan.node->data_dir != NodeView::DataDir::initialized) return false;
-  take_lock(plan, plan.cluster->leader->version);
-  return plan.say("binding our lock to our present session");
+  take_lock(plan, held.version);
+  return release_may_follow
+             ? plan.say("binding our lock anew: a release of it was not answered, and may still come")
+             : plan.say("binding our lock to our present session");
 }
 
 bool nobody_led_since(const Plan& plan) {

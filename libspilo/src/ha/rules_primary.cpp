@@ -103,7 +103,7 @@ bool keep_without_store(Plan& plan) {
 bool give_back(Plan& plan) {
   if (!plan.lock_mine || plan.node->role != NodeView::Role::replica) return false;
   if (plan.paused && plan.cluster->failover.candidate != plan.id.node) {
-    plan.emit_once(InFlight::release, ReleaseLock{.held = *plan.cluster->leader});
+    plan.release();
     return plan.say("removed leader lock because postgres is not running as primary");
   }
   const auto& last = plan.f.last_task;
@@ -111,7 +111,7 @@ bool give_back(Plan& plan) {
                       plan.mem.promote_failed_at >= plan.f.lock_changed_at;
   if (!failed && !plan.timeline_too_old()) return false;
   if (plan.timeline_too_old()) plan.mem.promote_failed_at = plan.now;
-  plan.emit_once(InFlight::release, ReleaseLock{.held = *plan.cluster->leader});
+  plan.release();
   return failed ? plan.say("giving the lock away: the promotion failed: {}", last->failure->text())
                 : plan.say("giving the lock away: our timeline {} is older than the cluster's {}",
                            to_int(plan.node->timeline),
@@ -122,9 +122,14 @@ bool promote(Plan& plan) {
   if (!plan.lock_held || plan.node->role != NodeView::Role::replica) return false;
   if (!plan.f.guard_ready)
     return plan.say("not promoting yet, the guard is not ready: {}", plan.f.guard_problem);
-  if (!plan.deadline || plan.now + plan.t.ttl / 10 >= *plan.deadline)
+  if (!plan.may_open_for_writes())
     return plan.say("not promoting before the lease is renewed");
-  plan.start(Task{.kind = TaskKind::promote, .reason = "we hold the lock"});
+  // Only where PostgreSQL's own choice would be too low.
+  const auto reserved = plan.cluster->term.reserved;
+  const bool raised = to_int(reserved) > to_int(plan.node->timeline) + 1;
+  plan.start(Task{.kind = TaskKind::promote,
+                  .timeline_min = raised ? reserved : TimelineId{},
+                  .reason = "we hold the lock"});
   return plan.say("promoting self to leader, we hold the lock (token {})",
                   plan.cluster->leader->version.era);
 }

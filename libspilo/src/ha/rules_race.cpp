@@ -24,6 +24,9 @@ bool evidence_missing(Plan& plan) {
 
 bool promised(Plan& plan) {
   if (!plan.unlocked || plan.now >= plan.mem.failsafe_promised_until) return false;
+  // It gave the lock back itself: it needs no promise any more. The grant requires that to be still so.
+  const auto& term = plan.cluster->term;
+  if (term.released && term.holder == plan.mem.failsafe_promised_to) return false;
   plan.wake_at(plan.mem.failsafe_promised_until);
   return plan.say("not racing: {} leads without the store, and has our promise for {:.1f}s",
                   plan.mem.failsafe_promised_to.str(),
@@ -37,8 +40,60 @@ bool take(Plan& plan, std::string why) {
   plan.emit_once(
       InFlight::acquire,
       AcquireLock{.term = plan.cluster->term,
-                  .timeline = std::max(plan.node->timeline, plan.cluster->term.timeline)});
+                  .timeline = std::max(plan.node->timeline, plan.cluster->term.timeline),
+                  .reserved = plan.timeline_to_reserve()});
   return plan.say("taking the lock: {}", why);
+}
+
+Duration round_of(const Plan& plan) {
+  return plan.t.loop_wait;
+}
+
+// Answers are worth nothing once the world has moved on: ask again each heartbeat while nobody leads.
+TimePoint round_began(const Plan& plan) {
+  const auto round = round_of(plan);
+  return plan.mem.unlocked_since + (plan.now - plan.mem.unlocked_since) / round * round;
+}
+
+// A leader may live without the store on the promises of the members listed in `failsafe`. Who is not
+// listed was never asked, and a fresh agent may have forgotten its own promise: both need an answer
+// from everybody who could be that leader. True: somebody is missing, and the decision is to wait.
+bool may_live_elsewhere(Plan& plan) {
+  if (!plan.cluster->failsafe || plan.cluster->failsafe->empty()) return false;
+  if (plan.cluster->term.released) return false;  // by the last leader itself
+  const bool listed = plan.cluster->failsafe->contains(plan.id.node);
+  const auto remembers = plan.mem.started_at + plan.t.ttl;
+  if (listed && plan.now >= remembers) return false;
+  std::vector<Member> others;
+  for (const auto& entry : *plan.cluster->failsafe) {
+    if (entry.first == plan.id.node) continue;
+    Member other;
+    other.name = entry.first;
+    other.api_url = entry.second;
+    others.push_back(std::move(other));
+  }
+  const auto since = round_began(plan);
+  std::vector<const Member*> asked;
+  for (const auto& other : others) asked.push_back(&other);
+  const auto probes = probe(plan, asked, since);
+  plan.wake_at(since + round_of(plan));
+  for (const auto& other : others) {
+    const bool answered = std::ranges::any_of(probes.answers, [&](const PeerStatus* peer) {
+      return peer->node == other.name && peer->answered;
+    });
+    if (answered) continue;
+    if (listed) plan.wake_at(remembers);
+    return plan.say("not racing: {} does not answer that it does not lead, and {}",
+                    other.name.str(),
+                    listed ? "this agent has just started and may have promised it the lock"
+                           : "this node is not listed in failsafe");
+  }
+  return false;
+}
+
+bool elsewhere(Plan& plan) {
+  return plan.unlocked && plan.node->role == NodeView::Role::replica && plan.node->running() &&
+         !plan.id.tags.nofailover && may_live_elsewhere(plan);
 }
 
 // A request names the next leader, or the last one.
@@ -79,12 +134,6 @@ bool excluded(Plan& plan) {
   if (plan.paused) return plan.say("paused: nobody takes the lock automatically");
   if (plan.id.tags.nofailover)
     return plan.say("following a different leader because I am not allowed to promote");
-  if (plan.cluster->failsafe && !plan.cluster->failsafe->empty() &&
-      !plan.cluster->failsafe->contains(plan.id.node))
-    return plan.say(
-        "not racing: this node is not listed in failsafe, so a leader may live without asking it; if "
-        "it certainly does not, name this node with `spiloctl failover --candidate {}`",
-        plan.id.node.str());
   const auto back = plan.mem.promote_failed_at + plan.t.ttl;
   if (plan.mem.promote_failed_at != TimePoint{} && plan.now < back) {
     plan.wake_at(back);
@@ -114,45 +163,33 @@ bool behind(Plan& plan) {
   return false;
 }
 
-// Everyone is asked for; a fresh agent may have forgotten a promise, so it needs an answer from
-// everybody who could rely on one.
-bool everybody_answered(const Plan& plan, const Probes& probes, NodeName& missing) {
-  if (plan.now >= plan.mem.started_at + plan.t.ttl || !plan.cluster->failsafe) return true;
-  for (const auto& entry : *plan.cluster->failsafe) {
-    const auto& name = entry.first;  // clang 14 can't capture a structured binding
-    if (name == plan.id.node) continue;
-    const bool answered = std::ranges::any_of(probes.answers, [&](const PeerStatus* peer) {
-      return peer->node == name && peer->answered;
-    });
-    if (!answered) {
-      missing = name;
-      return false;
-    }
-  }
-  return true;
+// Who is not listed in failsafe can't take the lock before everybody listed has answered it. It is waited
+// for, because it may have more than we, but not without end.
+bool can_race(const Plan& plan, const NodeName& peer) {
+  const auto& listed = plan.cluster->failsafe;
+  if (!listed || listed->empty() || listed->contains(peer) || plan.cluster->term.released) return true;
+  return plan.now < plan.mem.unlocked_since + plan.t.ttl * 2;
 }
 
 bool race(Plan& plan) {
   if (!plan.unlocked || plan.node->role != NodeView::Role::replica) return false;
-  // Answers are worth nothing once the world has moved on: ask again each heartbeat while nobody
-  // leads.
-  const auto round = plan.t.loop_wait;
-  const auto since = plan.mem.unlocked_since + (plan.now - plan.mem.unlocked_since) / round * round;
+  const auto since = round_began(plan);
   const auto others = other_members(plan);
   const auto probes = probe(plan, others, since);
-  plan.wake_at(since + round);
+  plan.wake_at(since + round_of(plan));
   const auto mine = plan.node->last_lsn();
+  const bool timelines_count = plan.config.check_timeline && !plan.id.plant.no_timeline_check;
   for (const auto* peer : probes.answers) {
     if (!peer->reachable) continue;
     if (!peer->in_recovery)
       return plan.say("not racing: Primary ({}) is still alive", peer->node.str());
     if (peer->nofailover || peer->watchdog_failed) continue;
-    // It may not race itself (`behind`): waiting for it would leave the cluster without a leader.
-    if (peer->timeline != TimelineId{} && peer->timeline < plan.cluster_timeline() &&
-        plan.config.check_timeline && !plan.id.plant.no_timeline_check)
+    // It stands back by itself: its log is longer, but it is another one's.
+    if (timelines_count && peer->timeline != TimelineId{} &&
+        peer->timeline < std::max(plan.node->timeline, plan.cluster_timeline()))
       continue;
-    if (peer->timeline > plan.node->timeline && plan.config.check_timeline &&
-        !plan.id.plant.no_timeline_check)
+    if (!can_race(plan, peer->node)) continue;
+    if (peer->timeline > plan.node->timeline && timelines_count)
       return plan.say(
           "following a different leader because i am not the healthiest node: {} is on timeline "
           "{}, we on {}",
@@ -171,13 +208,6 @@ bool race(Plan& plan) {
   }
   if (!probes.waiting_for.empty())
     return plan.say("nobody leads; asking {} for its WAL position", probes.waiting_for.str());
-  NodeName missing;
-  if (!everybody_answered(plan, probes, missing)) {
-    plan.wake_at(plan.mem.started_at + plan.t.ttl);
-    return plan.say(
-        "not racing for the first ttl: {} does not answer and may lead without the store",
-        missing.str());
-  }
   return take(plan,
               fmt::format("the healthiest node, at {} on timeline {}",
                           spilo::to_text(mine),
@@ -188,6 +218,9 @@ constexpr std::array table = {
     RuleEntry{
         "race-evidence", "Nobody races on an old picture or without a session.", evidence_missing},
     RuleEntry{"race-promised", "A promise to a leader without a store is kept.", promised},
+    RuleEntry{"race-elsewhere",
+              "Who may have forgotten a promise, or gave none, asks everybody who may rely on one.",
+              elsewhere},
     RuleEntry{"race-by-request", "A request names who is to take the lock.", race_by_request},
     RuleEntry{"race-excluded", "Some nodes never take the lock by themselves.", excluded},
     RuleEntry{"race-behind", "Who lacks too much does not lead.", behind},

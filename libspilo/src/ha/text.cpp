@@ -57,6 +57,8 @@ struct Text {
     if (task.as_primary) text += " as-primary";
     if (task.checkpoint_first) text += " checkpoint-first";
     if (task.force) text += " force";
+    if (task.timeline_min != TimelineId{})
+      text += fmt::format(" timeline-min={}", to_int(task.timeline_min));
     return text;
   }
   std::string operator()(const CancelTask&) { return "cancel-task"; }

@@ -344,6 +344,8 @@ Term parse_term(std::string_view text) {
   out.number = counted > 0 ? static_cast<std::uint64_t>(counted) : 0;
   out.holder = NodeName(data.get_string("holder"));
   out.timeline = timeline_of(data.find("timeline"));
+  out.reserved = timeline_of(data.find("reserved"));
+  out.released = set_to_true(data, "released");
   return out;
 }
 
@@ -352,8 +354,24 @@ std::string dump_term(const Term& term) {
   out.set("number", json::Value(term.number));
   out.set("holder", term.holder.str());
   out.set("timeline", number(term.timeline));
+  if (term.reserved != TimelineId{}) out.set("reserved", number(term.reserved));
+  if (term.released) out.set("released", true);
   return json::dump(out);
 }
+
+namespace {
+
+// A server that was a primary's counts only when it is down and nothing is being done about that: a
+// leader without a store may be restarting it. Who does not know what its server is says nothing.
+bool says_that_it_does_not_lead(const json::Value& answer) {
+  const auto role = answer.get_string("role");
+  const auto state = answer.get_string("state");
+  if (role == "demoted") return state == "stopped" || state == "crashed" || state == "start failed";
+  return !role.empty() && role != "primary" && role != "master" && role != "promoted" &&
+         role != "uninitialized";
+}
+
+}  // namespace
 
 PeerStatus parse_peer_status(NodeName node, std::string_view body) {
   PeerStatus out;
@@ -363,8 +381,7 @@ PeerStatus parse_peer_status(NodeName node, std::string_view body) {
     out.problem = "its answer is " + parsed.error().detail();
     return out;
   }
-  const auto said = parsed->get_string("role");
-  out.answered = parsed->is_object() && said != "primary" && said != "master" && said != "promoted";
+  out.answered = parsed->is_object() && says_that_it_does_not_lead(*parsed);
   const auto* wal = parsed->find("wal");
   if (wal == nullptr || empty_object(*wal)) wal = parsed->find("xlog");
   if (wal == nullptr || !wal->is_object()) {

@@ -142,7 +142,7 @@ Async<void> PgController::Impl::dispatch(ha::Task task) {
     case ha::TaskKind::restart:
       co_return co_await restart(task);
     case ha::TaskKind::promote:
-      co_return co_await promote(task.timeout);
+      co_return co_await promote(task);
     case ha::TaskKind::follow:
       co_return co_await follow(task);
     case ha::TaskKind::rejoin:
@@ -228,6 +228,10 @@ void PgController::reconfigure(PgOptions options) {
   impl_->options = std::move(options);
   if (impl_->major != 0) impl_->apply_settings();
 }
+void PgController::may_write_until(TimePoint until) {
+  impl_->may_write_until = until;
+}
+
 Result<void> PgController::kill_now() {
   return impl_->kill_now();
 }

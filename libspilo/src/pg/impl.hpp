@@ -127,7 +127,7 @@ struct PgController::Impl : std::enable_shared_from_this<PgController::Impl> {
   Async<void> wait_until_ready(TimePoint deadline, std::uint64_t log_begin);
   Async<void> stop_server(ha::StopMode mode, bool checkpoint_first, Duration timeout);
   Async<void> restart(ha::Task task);
-  Async<void> promote(Duration timeout);
+  Async<void> promote(ha::Task task);
   Async<void> ask_for_promotion(PostmasterFile file,
                                 Result<std::unique_ptr<Connection>> taken,
                                 TimePoint deadline);
@@ -142,6 +142,11 @@ struct PgController::Impl : std::enable_shared_from_this<PgController::Impl> {
   Async<std::unique_ptr<Connection>> take(TimePoint deadline);
   void give_back(std::unique_ptr<Connection> connection);
   std::string server_words(std::uint64_t log_begin) const;
+
+  // timelines.cpp
+  Result<void> take_lower_timelines(TimelineId first_free);
+  void remove_topmost_marks();
+  Result<void> may_write(std::string_view what) const;
 
   // files.cpp
   Result<void> write_configuration(const std::optional<Following>& following);
@@ -218,6 +223,7 @@ struct PgController::Impl : std::enable_shared_from_this<PgController::Impl> {
   std::string creating_marker;
   std::string copying_marker;  // exists: new_dir is ours; "building" or "complete <inode>"
   std::string kept_failure;  // the directory of the last creation that failed
+  TimePoint may_write_until = TimePoint::max();
 
   std::function<void()> wake;
   std::string progress;

@@ -365,6 +365,12 @@ Async<void> PgController::Impl::start_server(bool as_primary,
   struct stat info {};
   const auto log_begin =
       ::stat(log_file.c_str(), &info) == 0 ? static_cast<std::uint64_t>(info.st_size) : 0;
+  remove_topmost_marks();
+  if (as_primary) {
+    // Not earlier: whatever came before may have taken its time.
+    const auto allowed = may_write("start PostgreSQL as the primary");
+    if (allowed.has_error()) co_return allowed.error();
+  }
   const auto pid = spawn_postmaster(as_primary);
   if (pid.has_error()) co_return pid.error();
   settings_stale = true;
@@ -497,8 +503,9 @@ Async<void> PgController::Impl::restart(ha::Task task) {
   co_return co_await start_server(!standby, wanted, task.timeout);
 }
 
-Async<void> PgController::Impl::promote(Duration timeout) {
-  const auto deadline = clock.now() + (timeout > Duration{} ? timeout : options.pg_ctl_timeout);
+Async<void> PgController::Impl::promote(ha::Task task) {
+  const auto deadline =
+      clock.now() + (task.timeout > Duration{} ? task.timeout : options.pg_ctl_timeout);
   const auto file = live_postmaster();
   if (!file) co_return Error(errc::unavailable, "promote: PostgreSQL is not running");
   adopt(file->pid);
@@ -506,6 +513,12 @@ Async<void> PgController::Impl::promote(Duration timeout) {
   const auto attempt = std::min(deadline, clock.now() + 2s);
   auto taken = co_await take(attempt);
   if (co_await cancelled()) co_return Error(errc::cancelled, "promote");
+  const auto allowed = may_write("promote");
+  if (allowed.has_error()) co_return allowed.error();
+  if (task.timeline_min != TimelineId{}) {
+    const auto marked = take_lower_timelines(task.timeline_min);
+    if (marked.has_error()) co_return marked.error();
+  }
   auto promoted = co_await ask_for_promotion(*file, std::move(taken), deadline);
   if (promoted.has_error()) {
     // A promotion that was asked for can't be called off: it may end at any time, when somebody

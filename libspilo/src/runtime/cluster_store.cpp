@@ -50,6 +50,7 @@ ClusterView parse_cluster(const dcs::Snapshot& snapshot, TimePoint read_started)
   if (const auto* entry = snapshot.find(keys::initialize)) {
     out.initialize = entry->value;
     out.initialize_version = entry->version;
+    out.initialize_session = entry->owner;
   }
   if (const auto* entry = snapshot.find(keys::leader))
     out.leader = LeaderKey{NodeName(entry->value), entry->version, entry->owner};
@@ -97,6 +98,7 @@ Async<std::pair<LeaderKey, Term>> ClusterStore::acquire_lock(NodeName self,
   term.number = order.term.number + 1;
   term.holder = self;
   term.timeline = order.timeline;
+  term.reserved = order.reserved;
   dcs::Transaction transaction;
   transaction.require(keys::leader,
                       order.rebind ? dcs::Condition::at(*order.rebind) : dcs::Condition::absent());
@@ -122,6 +124,12 @@ Async<void> ClusterStore::release_lock(ha::ReleaseLock order, TimePoint deadline
   dcs::Transaction transaction;
   require_lock(transaction, order.held);
   transaction.erase(keys::leader);
+  // Whoever waits because of a promise to us learns that it may go on.
+  if (order.term && order.term->version != dcs::Version{}) {
+    order.term->released = true;
+    transaction.require(keys::term, dcs::Condition::at(order.term->version));
+    transaction.put(keys::term, codec::dump_term(*order.term));
+  }
   if (!order.status.empty()) transaction.put(keys::status, std::move(order.status));
   const auto committed = co_await store_.commit(std::move(transaction), deadline);
   if (!committed) co_return committed.error().in("releasing the lock");

@@ -109,6 +109,9 @@ struct Supervisor::Impl : std::enable_shared_from_this<Supervisor::Impl> {
 
   void update_guard() {
     const auto deadline = ha::guard_deadline(machine.identity(), machine.facts(), machine.memory());
+    const auto& cluster = machine.facts().cluster;
+    const bool paused = cluster && cluster->config && cluster->config->pause;
+    ports.postgres.may_write_until(paused ? TimePoint::max() : deadline.value_or(TimePoint{}));
     if (!deadline || deadline == guarded) return;
     const auto result =
         *deadline == TimePoint{} ? ports.guard.stand_down() : ports.guard.hold_until(*deadline);

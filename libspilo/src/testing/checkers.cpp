@@ -58,7 +58,8 @@ void PromotionChecker::promotion_began(SimServer& server) {
                     server.data().system_id.str(),
                     *view.initialize));
   const auto holder = view.leader ? view.leader->holder.str() : std::string("nobody");
-  if (holder != server.name())
+  const bool on_promises = !view.leader && failsafe_.lives_on_promises(server.name());
+  if (holder != server.name() && !on_promises)
     truth_.world.violation(
         fmt::format("promotion without the lock: {} while {} holds it", server.name(), holder));
   const auto seen = std::max(view.timeline(), view.term.timeline);
@@ -141,6 +142,45 @@ void LeaseChecker::after_step(NodeId node, const ha::Machine& machine, const Sim
                     truth_.world.name(node),
                     (ends - *expires).count() / 1000,
                     facts.session.str()));
+}
+
+// ---- FailsafeChecker
+// ------------------------------------------------------------------------------
+
+void FailsafeChecker::agent_started(const NodeName& node) {
+  beliefs_[node] = Belief{.started = truth_.world.now()};
+}
+
+void FailsafeChecker::after_step(NodeId node, const ha::Machine& machine) {
+  const auto& memory = machine.memory();
+  const auto& clock = truth_.world.clock(node);
+  auto& mine = beliefs_[machine.identity().node];
+  mine.promised_to = memory.failsafe_promised_to;
+  mine.promised_until = clock.to_world(memory.failsafe_promised_until);
+  const bool news = clock.to_world(memory.failsafe_until) != mine.lives_until;
+  mine.lives_until = clock.to_world(memory.failsafe_until);
+  if (!news || mine.lives_until <= truth_.world.now() || !machine.facts().cluster ||
+      !machine.facts().cluster->failsafe)
+    return;
+  const auto& ttl = ha::timing(machine.identity(), machine.facts()).ttl;
+  for (const auto& [name, url] : *machine.facts().cluster->failsafe) {
+    if (name == machine.identity().node) continue;
+    const auto& other = beliefs_[name];
+    if (other.started + ttl + allowance_ >= mine.lives_until) continue;
+    if (other.promised_to != machine.identity().node ||
+        other.promised_until + allowance_ < mine.lives_until)
+      truth_.world.violation(fmt::format(
+          "failsafe: {} counts on a promise of {} for {} us more than that has promised {}",
+          machine.identity().node.str(),
+          name.str(),
+          (mine.lives_until - other.promised_until).count() / 1000,
+          other.promised_to.str()));
+  }
+}
+
+bool FailsafeChecker::lives_on_promises(const std::string& name) const {
+  const auto found = beliefs_.find(NodeName(name));
+  return found != beliefs_.end() && truth_.world.now() < found->second.lives_until;
 }
 
 // ---- RequestChecker

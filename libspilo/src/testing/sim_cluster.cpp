@@ -26,20 +26,28 @@ void rethrow(std::exception_ptr failure) {
   if (failure) std::rethrow_exception(failure);
 }
 
-// What GET /patroni would say.
+// What GET /patroni would say, as its reader understands it.
 PeerStatus peer_status(const PublicStatus& status) {
-  PeerStatus peer;
-  peer.node = status.identity.node;
+  const bool answers = status.node && status.node->running();
+  json::Value body = json::Value::object();
+  std::string role = status.role.empty() ? "uninitialized" : status.role;
+  if (answers) role = status.node->role == NodeView::Role::primary ? "primary" : "replica";
+  body.set("state", status.state == "running" && !answers ? "unknown" : status.state);
+  body.set("role", role);
+  if (answers) {
+    json::Value xlog = json::Value::object();
+    if (status.node->role == NodeView::Role::primary) {
+      xlog.set("location", json::Value(to_int(status.node->flushed)));
+    } else {
+      xlog.set("received_location", json::Value(to_int(status.node->received)));
+      xlog.set("replayed_location", json::Value(to_int(status.node->replayed)));
+    }
+    body.set("xlog", std::move(xlog));
+    body.set("timeline", json::Value(std::int64_t{to_int(status.node->timeline)}));
+  }
+  auto peer = codec::parse_peer_status(status.identity.node, json::dump(body));
   peer.nofailover = status.identity.tags.nofailover;
   peer.failover_priority = status.identity.tags.failover_priority;
-  if (!status.node || !status.node->running()) {
-    peer.problem = "PostgreSQL does not run there";
-    return peer;
-  }
-  peer.reachable = true;
-  peer.in_recovery = status.node->role != NodeView::Role::primary;
-  peer.timeline = status.node->timeline;
-  if (peer.in_recovery) peer.lsn = status.node->last_lsn();
   return peer;
 }
 
@@ -121,10 +129,11 @@ SimCluster::SimCluster(Options options)
                            .drift_allowance_ppm = 5000}),
       truth_{world_, dcs_, Scope(scope_name), TimePoint{}},
       split_brain_(truth_),
-      promotion_(truth_),
+      promotion_(truth_, failsafe_),
       commits_(truth_, options_.wait_for_all_standbys),
       divergence_(truth_),
       lease_(truth_, options_.timing.ttl / 200),
+      failsafe_(truth_, options_.timing.ttl / 100),
       requests_(truth_),
       servers_(world_, network_, watchers_),
       rng_(world_.rng().fork("cluster")) {
@@ -187,6 +196,7 @@ void SimCluster::start_agent(std::size_t host) {
   at.exit_status.reset();
   at.agent = std::make_unique<Agent>(*this, host);
   world_.trace(name(host), "agent starts");
+  failsafe_.agent_started(NodeName(name(host)));
   auto& agent = *at.agent;
   auto& clock = world_.clock(at.node);
   agent.supervisor.observe(
@@ -298,6 +308,7 @@ void SimCluster::after_step(std::size_t host,
                             const ha::Decision& decision) {
   ++steps_;
   lease_.after_step(node(host), machine, guard(host));
+  failsafe_.after_step(node(host), machine);
   std::string effects;
   for (const auto& effect : decision.effects) {
     effects += effects.empty() ? "" : "; ";
@@ -350,6 +361,7 @@ void SimCluster::heal() {
   dcs_.linger(Duration(0));
   for (auto& host : hosts_) {
     host->server->faults = ServerFaults{};
+    host->server->hang_no_more();
     world_.resume(host->node);
   }
   start_all();

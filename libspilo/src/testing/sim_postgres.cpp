@@ -59,6 +59,8 @@ void SimPostgres::on_change(std::function<void()> wake) {
 Async<NodeView> SimPostgres::observe(TimePoint deadline) {
   co_await boost::asio::this_coro::throw_if_cancelled(false);  // a port never throws
   const auto began = world_.clock(node_).now();
+  // What an earlier agent began to create has never been anybody's.
+  if (!busy_ && server_.data().being_created) server_.created(false);
   auto answer = std::make_shared<SimAnswer<NodeView>>(world_, node_);
   const auto look = [&server = server_, answer] {
     if (server.process() != NodeView::Process::hung) answer->set(server.view());
@@ -132,8 +134,11 @@ Async<void> SimPostgres::perform(ha::Task task) {
 
 Async<void> SimPostgres::perform_unguarded(ha::Task task) {
   switch (task.kind) {
-    case ha::TaskKind::bootstrap:
-      co_return co_await bootstrap();
+    case ha::TaskKind::bootstrap: {
+      auto made = co_await bootstrap();
+      if (server_.data().being_created) server_.created(made.has_value());
+      co_return made;
+    }
     case ha::TaskKind::clone:
       co_return co_await copy(task);
     case ha::TaskKind::start:
@@ -149,7 +154,11 @@ Async<void> SimPostgres::perform_unguarded(ha::Task task) {
       co_return Result<void>();
     }
     case ha::TaskKind::promote: {
-      const auto begin = [this](SimServer::Done done) { server_.promote(std::move(done)); };
+      const auto allowed = may_write("promote");
+      if (!allowed.has_value()) co_return allowed.error();
+      const auto begin = [this, floor = task.timeline_min](SimServer::Done done) {
+        server_.promote(floor, std::move(done));
+      };
       const Step erased(begin);
       co_return co_await step(erased, limit_of(task), "promote");
     }
@@ -175,9 +184,23 @@ Async<void> SimPostgres::bootstrap() {
   const Step first(init);
   auto made = co_await step(first, step_limit, "initdb");
   if (!made.has_value()) co_return made;
+  co_return co_await launch_primary(step_limit, "first start");
+}
+
+Result<void> SimPostgres::may_write(std::string_view what) const {
+  if (world_.clock(node_).now() < may_write_until_) return {};
+  return Error(errc::session_lost,
+               fmt::format("simulated PostgreSQL of {}: {}: the lease is over by now",
+                           server_.name(),
+                           what));
+}
+
+Async<void> SimPostgres::launch_primary(Duration limit, std::string what) {
+  const auto allowed = may_write(what);
+  if (!allowed.has_value()) co_return allowed.error();
   const auto launch = [this](SimServer::Done done) { server_.launch(true, std::move(done)); };
-  const Step second(launch);
-  co_return co_await step(second, step_limit, "first start");
+  const Step erased(launch);
+  co_return co_await step(erased, limit, std::move(what));
 }
 
 Async<void> SimPostgres::launch_standby(ha::Task task) {
@@ -207,9 +230,7 @@ Async<void> SimPostgres::copy(ha::Task task) {
 Async<void> SimPostgres::start(ha::Task task) {
   if (!task.as_primary) co_return co_await launch_standby(task);
   server_.follow(nullptr);
-  const auto launch = [this](SimServer::Done done) { server_.launch(true, std::move(done)); };
-  const Step erased(launch);
-  co_return co_await step(erased, limit_of(task), "start as primary");
+  co_return co_await launch_primary(limit_of(task), "start as primary");
 }
 
 Async<void> SimPostgres::stop(ha::Task task) {
@@ -233,9 +254,8 @@ Async<void> SimPostgres::restart(ha::Task task) {
   stopping.mode = ha::StopMode::fast;
   auto stopped = co_await stop(stopping);
   if (!stopped.has_value()) co_return stopped;
-  const auto launch = [this, was_primary](SimServer::Done done) {
-    server_.launch(was_primary, std::move(done));
-  };
+  if (was_primary) co_return co_await launch_primary(limit_of(task), "start again");
+  const auto launch = [this](SimServer::Done done) { server_.launch(false, std::move(done)); };
   const Step erased(launch);
   co_return co_await step(erased, limit_of(task), "start again");
 }

@@ -78,6 +78,7 @@ void SimServer::later(Duration delay, std::function<void()> continuation) {
 // Every change of the process voids what was begun before it.
 void SimServer::enter(Process process) {
   ++epoch_;
+  heard_later_ = {};
   process_ = process;
   if (process != Process::running) {
     announce_not_writable();
@@ -254,7 +255,7 @@ void SimServer::init(Child done, std::string system_id) {
                  const auto waiting = done.lock();
                  if (!waiting) return;
                  data_ = SimDataDir{};
-                 data_.initialized = true;
+                 data_.initialized = data_.being_created = true;
                  data_.system_id = SystemId(id);
                  data_.history.push_back({TimelineId{1}, data_.end()});
                  data_.newest_seen = TimelineId{1};
@@ -266,6 +267,16 @@ void SimServer::init(Child done, std::string system_id) {
                  data_.checkpoint_end = data_.end();
                  waiting->set({});
                });
+}
+
+void SimServer::created(bool well) {
+  if (well) {
+    data_.being_created = false;
+    return;
+  }
+  kill("its creation did not end well, its directory is set aside");
+  data_ = SimDataDir{};
+  process_ = Process::stopped;
 }
 
 void SimServer::copy_from(SimServer& source, Child done) {
@@ -284,6 +295,7 @@ void SimServer::copy_from(SimServer& source, Child done) {
     } else {
       data_ = source.data_;
       data_.standby = true;
+      data_.being_created = false;
       data_.control_state = "in archive recovery";
       waiting->set({});
     }
@@ -381,10 +393,16 @@ void SimServer::stop(ha::StopMode mode, Done done) {
     return;
   }
   const bool was_starting = process_ == Process::starting;
-  const bool was_hung = hung_;
   if (process_ != Process::stopping) enter(Process::stopping);
-  // A hung server does not hear a request to stop.
-  if (was_hung) return;
+  // A hung server hears a request to stop once it goes on, or never: a process of it may be stuck.
+  if (hung_) {
+    if (rng_.chance(500)) heard_later_ = [this, was_starting, done] { stop_now(was_starting, done); };
+    return;
+  }
+  stop_now(was_starting, done);
+}
+
+void SimServer::stop_now(bool was_starting, Done done) {
   auto takes = rng_.between(milliseconds(20), milliseconds(300));
   if (rng_.chance(faults.slow_stop_permille))
     takes = rng_.between(seconds(3), faults.slow_stop_max);
@@ -417,7 +435,7 @@ void SimServer::finish_stop(Done done) {
   done->set({});
 }
 
-void SimServer::promote(Done done) {
+void SimServer::promote(TimelineId timeline_min, Done done) {
   if (!running() || !in_recovery_ || hung_) {
     done->set(failed("pg_promote(): not a running standby"));
     return;
@@ -428,16 +446,17 @@ void SimServer::promote(Done done) {
     later(takes, [this, done] { done->set(failed("pg_promote() returned false (planned)")); });
     return;
   }
-  later(takes, [this, done] { finish_promotion(done); });
+  later(takes, [this, timeline_min, done] { finish_promotion(timeline_min, done); });
 }
 
-void SimServer::finish_promotion(Done done) {
+void SimServer::finish_promotion(TimelineId timeline_min, Done done) {
   if (!in_recovery_) {
     done->set({});
     return;
   }
   stop_streaming();
-  const auto next = TimelineId{to_int(std::max(data_.newest_seen, data_.timeline())) + 1};
+  const auto own_choice = TimelineId{to_int(std::max(data_.newest_seen, data_.timeline())) + 1};
+  const auto next = std::max(own_choice, timeline_min);
   data_.history.push_back({next, data_.end()});
   data_.newest_seen = next;
   data_.standby = false;
@@ -473,8 +492,13 @@ void SimServer::hang(Duration how_long) {
   if (down()) return;
   hung_ = true;
   world_.after(how_long, [this, round = ++hang_round_] {
-    if (hang_round_ == round) hung_ = false;
+    if (hang_round_ == round) hang_no_more();
   });
+}
+
+void SimServer::hang_no_more() {
+  hung_ = false;
+  if (const auto heard = std::exchange(heard_later_, {})) heard();
 }
 
 void SimServer::lose_data() {

@@ -41,12 +41,14 @@ struct AcquireLock {
   std::optional<dcs::Version> rebind;
   Term term;  // as read; the grant writes number + 1 with our name
   TimelineId timeline{};
+  TimelineId reserved{};  // for the promotion that follows
   bool operator==(const AcquireLock&) const = default;
 };
 // Give the lock away, and write where the WAL ended, in one transaction that requires the lock
 // still at `held`.
 struct ReleaseLock {
   LeaderKey held;
+  std::optional<Term> term;  // as read: marked as released, because the server is not writable
   std::string status;  // new value of `status`, empty: leave it
   bool operator==(const ReleaseLock&) const = default;
 };

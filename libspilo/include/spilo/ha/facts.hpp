@@ -109,6 +109,9 @@ struct Facts {
   TimePoint read_failed_at{};          // last failed read; zero after a good one
   TimePoint
       lock_changed_at{};  // the leader key changed then: older reads say nothing about it
+  // A change of the lock that we asked for got no answer, or was refused for a reason that we have not
+  // read yet: until a younger read the lock counts as not held.
+  bool lock_in_doubt = false;
   SessionId session;      // our present session; empty: none
   TimePoint session_valid_until{};
   // Members keep taking part in a race for a while after their key has expired.
@@ -160,6 +163,9 @@ struct Memory {
   Term last_term;  // of our last grant in this life
   TimePoint reclaim_until{};  // a running primary whose key vanished may take it again until then
   TimePoint released_at{};    // we gave the lock away then: stand back for a while
+  // A release of the lock at this version got no answer, so it may still take effect: the lock counts
+  // again only once it is bound anew, at another version.
+  dcs::Version release_unanswered;
   TimePoint promote_failed_at{};
   std::optional<Handover> handover;
 
@@ -176,11 +182,14 @@ struct Memory {
   int crash_count = 0;     // within the last ten minutes
   TimePoint crash_window{};
   TimePoint hung_since{};
+  TimePoint stopping_since{};  // it stops, and no task of ours does that
   TimePoint not_streaming_since{};  // a running replica without a stream, since
   TimePoint attempt_not_before{};   // back-off after a failed start, clone or rejoin
   int attempt_failures = 0;
   bool bootstrapped_here = false;  // this node won `initialize` and has not finished
   SessionId claim_session;         // the session that its claim is bound to
+  TimePoint claim_written_at{};    // when `initialize` was last written by us: older reads don't show it
+  TimePoint claim_failed_at{};
   dcs::Version config_applied;     // version of `config` that the server runs with
 
   // What we have written.

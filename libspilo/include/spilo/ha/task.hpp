@@ -55,6 +55,9 @@ struct Task {
   bool checkpoint_first = false;  // stop
   bool force = false;  // rejoin: full copy at once (reinitialize); the old directory is kept until
                        // the new one streams
+  // promote: the new timeline gets at least this number, because lower ones may have been used where
+  // nobody saw it. 0: whatever PostgreSQL chooses.
+  TimelineId timeline_min{};
   Duration timeout{};  // stop, start, restart: 0 is the adapter's default
   std::string reason;  // shown in logs and status
   bool operator==(const Task&) const = default;

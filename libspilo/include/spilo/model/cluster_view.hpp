@@ -88,7 +88,12 @@ struct Term {
   std::uint64_t number = 0;
   NodeName holder;
   TimelineId timeline{};  // the holder's timeline when it took the lock
-  dcs::Version version;   // zero when the key is absent
+  // The number of the timeline that the holder's promotion begins, if it is one. Never given twice,
+  // also when a promotion was not seen by anybody: two histories with one number can't be told apart.
+  TimelineId reserved{};
+  // The holder gave the lock back while its server was not writable: what it was promised is void.
+  bool released = false;
+  dcs::Version version;  // zero when the key is absent
   bool operator==(const Term&) const = default;
 };
 
@@ -96,6 +101,7 @@ struct ClusterView {
   std::optional<std::string>
       initialize;  // absent: free; "": bootstrap in progress; otherwise the system identifier
   dcs::Version initialize_version;
+  SessionId initialize_session;  // whose claim it is; empty: not bound to one
   std::optional<LeaderKey> leader;
   std::vector<Member> members;          // sorted by name
   std::optional<DynamicConfig> config;  // none: absent or unusable

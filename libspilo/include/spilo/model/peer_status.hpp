@@ -13,7 +13,9 @@ struct PeerStatus {
   NodeName node;
   bool reachable =
       false;  // it answered with an `xlog` object; a server that is down counts as unreachable
-  bool answered = false;  // its agent answered, and does not say that it leads: also when its server is down
+  // Its agent answered, and says that its server is no primary and is not being made one: also when
+  // the server is down.
+  bool answered = false;
   bool in_recovery = true;
   bool nofailover = false;
   bool watchdog_failed = false;

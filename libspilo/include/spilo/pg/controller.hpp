@@ -40,6 +40,7 @@ class PgController final : public Postgres {
   // The cluster's configuration when this data directory was last configured, by this agent or an
   // earlier one; nothing when there is none that can be read.
   std::optional<DynamicConfig> last_config() const;
+  void may_write_until(TimePoint until) override;
   Result<void> kill_now() override;
   void on_change(std::function<void()> wake) override;
   std::string progress() const override;

@@ -40,6 +40,13 @@ class Postgres {
   // TaskKind::reload.
   virtual void configure(const DynamicConfig& config) = 0;
 
+  // Until when the server may be made writable (boot-time clock). A task has several steps, and the
+  // process may be frozen between any two of them: a step that would make the server writable (its start
+  // as a primary, pg_promote()) does not begin after that, and its task fails with errc::session_lost.
+  // Told before each task and whenever the lease moves; before the first call, and with
+  // TimePoint::max() (pause), there is no bound. Never blocks.
+  virtual void may_write_until(TimePoint until) = 0;
+
   // Ends the server at once, with all its processes, without asking it: SIGKILL. Synchronous and
   // short (milliseconds). For fencing.
   virtual Result<void> kill_now() = 0;

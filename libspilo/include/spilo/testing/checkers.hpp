@@ -50,14 +50,41 @@ class SplitBrainChecker final : public ServerWatcher {
   std::string newest_;
 };
 
-// A promotion needs the lock, and never leads back to an older timeline than the store has seen.
+// Who lives on promises has them: every member that it counts on really holds the lock back until then.
+// An agent that has started since has forgotten its promise; others must answer it before it may race.
+// Called after each decision.
+class FailsafeChecker {
+ public:
+  FailsafeChecker(Truth& truth, Duration drift_allowance)
+      : truth_(truth), allowance_(drift_allowance) {}
+  void agent_started(const NodeName& node);
+  void after_step(NodeId node, const ha::Machine& machine);
+  // Does that node live on promises just now?
+  bool lives_on_promises(const std::string& name) const;
+
+ private:
+  struct Belief {
+    TimePoint started{};         // of its agent's present life
+    NodeName promised_to;        // its own promise
+    TimePoint promised_until{};  // by the world's clock, like all of these
+    TimePoint lives_until{};     // on the promises of the others
+  };
+  Truth& truth_;
+  Duration allowance_;
+  std::map<NodeName, Belief> beliefs_;
+};
+
+// A promotion needs the lock, and never leads back to an older timeline than the store has seen. Only
+// who lives on promises may start its own primary again without it, while nobody else has it.
 class PromotionChecker final : public ServerWatcher {
  public:
-  explicit PromotionChecker(Truth& truth) : truth_(truth) {}
+  PromotionChecker(Truth& truth, const FailsafeChecker& failsafe)
+      : truth_(truth), failsafe_(failsafe) {}
   void promotion_began(SimServer& server) override;
 
  private:
   Truth& truth_;
+  const FailsafeChecker& failsafe_;
 };
 
 // Commits that were acknowledged are there on the next primary: always when `none_may_be_lost`

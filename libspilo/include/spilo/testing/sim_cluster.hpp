@@ -130,6 +130,7 @@ class SimCluster {
   LostCommitChecker commits_;
   DivergenceChecker divergence_;
   LeaseChecker lease_;
+  FailsafeChecker failsafe_;
   RequestChecker requests_;
   Counter counter_;
   WatcherList watchers_;

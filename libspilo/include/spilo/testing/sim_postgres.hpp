@@ -27,6 +27,7 @@ class SimPostgres final : public Postgres {
                          std::vector<std::pair<std::string, Lsn>> positions,
                          TimePoint deadline) override;
   void configure(const DynamicConfig& config) override { config_ = config; }
+  void may_write_until(TimePoint until) override { may_write_until_ = until; }
   Result<void> kill_now() override;
   void on_change(std::function<void()> wake) override;
   std::string progress() const override { return doing_; }
@@ -45,6 +46,8 @@ class SimPostgres final : public Postgres {
   Async<void> restart(ha::Task task);
   Async<void> rejoin(ha::Task task);
   Async<void> launch_standby(ha::Task task);
+  Async<void> launch_primary(Duration limit, std::string what);
+  Result<void> may_write(std::string_view what) const;
   SimServer* upstream(const ha::Task& task) const;
 
   SimWorld& world_;
@@ -55,6 +58,7 @@ class SimPostgres final : public Postgres {
   DynamicConfig config_;
   std::string doing_;
   bool busy_ = false;
+  TimePoint may_write_until_ = TimePoint::max();
 };
 
 }  // namespace spilo::testing

@@ -56,6 +56,7 @@ struct TimelineStart {
 struct SimDataDir {
   bool initialized = false;
   bool torn = false;  // an interrupted pg_rewind: can't be started
+  bool being_created = false;  // by a bootstrap that has not ended
   bool standby = false;
   SystemId system_id;
   std::vector<WalRecord> wal;
@@ -124,11 +125,13 @@ class SimServer {
 
   // ---- what the agent does; the answer may be set long after the agent is gone ----
   void init(Child done, std::string system_id);
+  // The bootstrap has ended: the directory stays, or is set aside.
+  void created(bool well);
   void copy_from(SimServer& source, Child done);
   void rewind_from(SimServer& source, Child done);
   void launch(bool as_primary, Done done);
   void stop(ha::StopMode mode, Done done);
-  void promote(Done done);
+  void promote(TimelineId timeline_min, Done done);
   void checkpoint(Done done);
   void follow(SimServer* upstream);
   void set_slots(std::vector<std::string> names) { slots_ = std::move(names); }
@@ -141,6 +144,7 @@ class SimServer {
   // ---- faults ----
   ServerFaults faults;
   void hang(Duration how_long);  // answers nothing and commits nothing, but is there
+  void hang_no_more();
   void lose_data();              // an empty disk; the server is killed
   void on_change(std::function<void()> wake) { wake_ = std::move(wake); }
 
@@ -156,7 +160,8 @@ class SimServer {
   void stop_streaming();
   void settle_stop(TimePoint give_up, std::uint64_t epoch, Done done);
   void finish_stop(Done done);
-  void finish_promotion(Done done);
+  void finish_promotion(TimelineId timeline_min, Done done);
+  void stop_now(bool was_starting, Done done);
   void acknowledge(std::uint64_t row, Lsn end, std::uint64_t epoch);
   bool flushed_by_standbys(Lsn end) const;
   void later(Duration delay, std::function<void()> continuation);  // unless the process ends first
@@ -174,6 +179,7 @@ class SimServer {
   bool in_recovery_ = true;
   bool hung_ = false;
   std::uint64_t hang_round_ = 0;
+  std::function<void()> heard_later_;  // a request to stop that waits until it hangs no more
   std::uint64_t epoch_ = 0;  // grows whenever the process changes: what was begun before is void
   std::uint64_t pid_ = 0;
   bool writable_announced_ = false;

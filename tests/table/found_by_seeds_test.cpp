@@ -1,0 +1,320 @@
+// What the simulator found: each row is one mistake that a seed showed, as a decision.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+
+#include "rows.hpp"
+
+using namespace spilo;
+using namespace spilo::tables;
+using ha::TaskKind;
+
+namespace {
+
+void nobody_leads_and(Case& c, TimePoint agent_started) {
+  c.nobody_leads();
+  c.memory.started_at = agent_started;
+}
+
+void hand_over_failed(Case& c) {
+  c.i_lead();
+  c.request("n1", "n3");
+  c.stopped();
+  c.node().checkpoint_end = Lsn{1100};
+  c.memory.handover = ha::Handover{.candidate = NodeName("n3"), .started = t0 - 10s};
+  c.facts.last_task =
+      ha::FinishedTask{.id = ha::TaskId{3}, .task = {.kind = TaskKind::stop}, .finished = t0 - 5s};
+  c.memory.last_callback_task = ha::TaskId{3};
+  c.unreachable("n3");
+}
+
+template <class T>
+const T* find(const ha::Decision& decision) {
+  for (const auto& effect : decision.effects)
+    if (const auto* found = std::get_if<T>(&effect)) return found;
+  return nullptr;
+}
+
+}  // namespace
+
+TEST_CASE("found by seeds: who may have forgotten a promise, or gave none") {
+  check({
+      {"712: also the named candidate asks everybody, in the first ttl of its agent",
+       [](Case& c) {
+         nobody_leads_and(c, t0 - 1s);
+         c.request("n2", "n1");
+         c.unreachable("n2");
+         c.answered("n3", 900);
+       },
+       "race-elsewhere",
+       {}},
+      {"who races by itself does too",
+       [](Case& c) {
+         nobody_leads_and(c, t0 - 1s);
+         c.unreachable("n2");
+         c.answered("n3", 900);
+       },
+       "race-elsewhere",
+       {}},
+      {"an answer that does not say that its server is no primary is none",
+       [](Case& c) {
+         nobody_leads_and(c, t0 - 1s);
+         c.answered("n2", 900).answered = false;
+         c.answered("n3", 900);
+       },
+       "race-elsewhere",
+       {}},
+      {"after the first ttl an agent remembers what it has promised",
+       [](Case& c) {
+         nobody_leads_and(c, t0 - 11s);
+         c.unreachable("n2");
+         c.answered("n3", 900);
+       },
+       "acquire-lock",
+       {"acquire-lock term=3"}},
+      {"a leader that gave the lock back itself lives nowhere",
+       [](Case& c) {
+         nobody_leads_and(c, t0 - 1s);
+         c.cluster().term.released = true;
+         c.unreachable("n2");
+         c.answered("n3", 900);
+       },
+       "acquire-lock",
+       {"acquire-lock term=3"}},
+      {"who is not listed in failsafe was never asked, so it asks: a member is silent",
+       [](Case& c) {
+         c.nobody_leads();
+         c.cluster().failsafe->erase(NodeName("n1"));
+         c.unreachable("n2");
+         c.answered("n3", 900);
+       },
+       "race-elsewhere",
+       {}},
+      {"all have answered: it may race",
+       [](Case& c) {
+         c.nobody_leads();
+         c.cluster().failsafe->erase(NodeName("n1"));
+         c.answered("n2", 900);
+         c.answered("n3", 900);
+       },
+       "acquire-lock",
+       {"acquire-lock term=3"}},
+      {"324: who is ahead of us, but not listed, is waited for",
+       [](Case& c) {
+         c.nobody_leads();
+         c.cluster().failsafe->erase(NodeName("n3"));
+         c.unreachable("n2");
+         c.answered("n3", 2000);
+       },
+       "acquire-lock",
+       {}},
+      {"but not without end",
+       [](Case& c) {
+         c.nobody_leads();
+         c.memory.unlocked_since = t0 - 21s;
+         c.cluster().failsafe->erase(NodeName("n3"));
+         c.unreachable("n2");
+         c.answered("n3", 2000);
+       },
+       "acquire-lock",
+       {"acquire-lock term=3"}},
+      {"301: a promise is void once its holder gave the lock back itself",
+       [](Case& c) {
+         c.nobody_leads();
+         c.request("n2", "n1");
+         c.memory.failsafe_promised_to = NodeName("n2");
+         c.memory.failsafe_promised_until = t0 + 5s;
+         c.cluster().term.released = true;
+       },
+       "race-by-request",
+       {"acquire-lock term=3"}},
+      {"not when somebody else gave it back",
+       [](Case& c) {
+         c.nobody_leads();
+         c.request("n2", "n1");
+         c.memory.failsafe_promised_to = NodeName("n3");
+         c.memory.failsafe_promised_until = t0 + 5s;
+         c.cluster().term.released = true;
+       },
+       "race-promised",
+       {}},
+      {"721: a longer log on a timeline that is too old stands in nobody's way",
+       [](Case& c) {
+         c.nobody_leads();
+         c.unreachable("n2");
+         c.answered("n3", 2000).timeline = TimelineId{1};
+       },
+       "acquire-lock",
+       {"acquire-lock term=3"}},
+  });
+}
+
+TEST_CASE("found by seeds: a lock that may be gone is no lock") {
+  check({
+      {"1314: a hand-over that failed starts no primary after the lease",
+       [](Case& c) {
+         hand_over_failed(c);
+         c.facts.session_valid_until = t0 - 1ms;
+       },
+       "start-server",
+       {"start-task start"}},
+      {"1248: nor while a release of the lock is unanswered",
+       [](Case& c) {
+         hand_over_failed(c);
+         c.facts.lock_in_doubt = true;
+         c.facts.lock_changed_at = t0 - 1ms;
+         c.facts.cluster_stale = true;
+       },
+       "releasing",
+       {"read-cluster"}},
+      {"nor on what is nearly over",
+       [](Case& c) {
+         hand_over_failed(c);
+         c.facts.session_valid_until = t0 + 1s;
+       },
+       "restart-in-place",
+       {}},
+      {"909: a release that was refused is not repeated before the store was read again",
+       [](Case& c) {
+         c.i_lead();
+         c.crashed();
+         c.config().primary_start_timeout = 0s;
+         c.answered("n2", 1000);
+         c.answered("n3", 1000);
+         c.facts.lock_in_doubt = true;
+         c.facts.lock_changed_at = t0 - 1ms;
+         c.facts.cluster_stale = true;
+       },
+       "releasing",
+       {"read-cluster"}},
+      {"a release that was not answered may come late: the lock is bound anew, at another version",
+       [](Case& c) {
+         c.i_lead();
+         c.crashed();
+         c.facts.lock_in_doubt = true;
+         c.facts.lock_changed_at = t0 - 1s;
+         c.memory.release_unanswered = c.cluster().leader->version;
+       },
+       "rebind-lock",
+       {"acquire-lock rebind term=3"}},
+      {"a crashed primary is not started on a lease that is nearly over",
+       [](Case& c) {
+         c.i_lead();
+         c.crashed();
+         c.facts.session_valid_until = t0 + 1s;
+       },
+       "restart-in-place",
+       {}},
+      {"nor while it gives the lock away",
+       [](Case& c) {
+         c.i_lead();
+         c.crashed();
+         c.facts.in_flight = {ha::InFlight::release};
+       },
+       "releasing",
+       {}},
+  });
+}
+
+TEST_CASE("found by seeds: a stop that does not end, a cluster that the store does not know") {
+  const auto lost_cluster = [](Case& c) {
+    c.node() = NodeView{};
+    c.node().observed_at = t0 - 100ms;
+    c.memory.last_callback_role.clear();
+    c.cluster().leader.reset();
+    c.cluster().initialize.reset();
+    c.memory.unlocked_since = t0 - 1s;
+  };
+  check({
+      {"385: a server that stops, and nobody waits for it, is ended after a while",
+       [](Case& c) {
+         c.node().process = NodeView::Process::stopping;
+         c.memory.stopping_since = t0 - 5s;
+       },
+       "stop-stuck",
+       {"kill-server: it does not come to an end of its stop"}},
+      {"not at once",
+       [](Case& c) {
+         c.node().process = NodeView::Process::stopping;
+         c.memory.stopping_since = t0 - 1s;
+       },
+       "server-starting",
+       {}},
+      {"725: who knows of data elsewhere creates no second cluster in a store that was wiped",
+       lost_cluster,
+       "claim-cluster",
+       {}},
+      {"258: a complete new cluster whose server went down before it had the lock claims itself",
+       [](Case& c) {
+         c.nobody_leads();
+         c.stopped();
+         c.node().role = NodeView::Role::primary;
+         c.cluster().initialize = "";
+         c.cluster().initialize_version = {70, 70};
+         c.cluster().initialize_session = SessionId("s1");
+         c.memory.bootstrapped_here = true;
+         c.memory.claim_session = SessionId("s1");
+       },
+       "claim-for-data",
+       {"write initialize=7268616322854375442"}},
+      {"and is not started as a replica of nobody while another node's claim stands",
+       [](Case& c) {
+         c.nobody_leads();
+         c.stopped();
+         c.node().role = NodeView::Role::primary;
+         c.cluster().initialize = "";
+         c.cluster().initialize_session = SessionId("s9");
+       },
+       "start-server",
+       {}},
+  });
+}
+
+TEST_CASE("found by seeds: a claim whose answer was lost is ours all the same (835)") {
+  auto c = healthy();
+  ha::Machine machine(c.id);
+  machine.step(t0, WallTime{}, ha::LeaseRenewed{SessionId("s1"), t0 + 10s});
+  ClusterView view;
+  view.initialize = "";
+  view.initialize_version = {70, 70};
+  view.initialize_session = SessionId("s1");
+  view.read_started = t0 + 1ms;
+  machine.step(t0 + 2ms, WallTime{}, ha::ClusterRead{view});
+  CHECK(machine.memory().bootstrapped_here);
+  CHECK(machine.memory().claim_session == SessionId("s1"));
+
+  ha::Machine other(c.id);
+  other.step(t0, WallTime{}, ha::LeaseRenewed{SessionId("s2"), t0 + 10s});
+  other.step(t0 + 2ms, WallTime{}, ha::ClusterRead{view});
+  CHECK(!other.memory().bootstrapped_here);
+}
+
+TEST_CASE("found by seeds: no two promotions begin a timeline of the same number (747)") {
+  // The grant reserves a number that no grant before it had.
+  auto c = healthy();
+  c.nobody_leads();
+  c.unreachable("n2");
+  c.answered("n3", 900);
+  c.cluster().term.reserved = TimelineId{3};  // n2's promotion, of which nobody here has seen anything
+  auto decision = ha::decide(c.id, c.facts, c.memory);
+  REQUIRE(find<ha::AcquireLock>(decision) != nullptr);
+  CHECK(find<ha::AcquireLock>(decision)->reserved == TimelineId{4});
+  // A primary that takes its lock again goes on with its own timeline.
+  c = healthy();
+  c.i_lead();
+  c.lead("n1", "s0");
+  c.memory.reclaim_until = t0 + 5s;
+  decision = ha::decide(c.id, c.facts, c.memory);
+  REQUIRE(find<ha::AcquireLock>(decision) != nullptr);
+  CHECK(find<ha::AcquireLock>(decision)->reserved == TimelineId{2});
+  // PostgreSQL would choose 3: it is told only where that is too low.
+  c = healthy();
+  c.lead("n1", "s1");
+  c.cluster().term.reserved = TimelineId{3};
+  decision = ha::decide(c.id, c.facts, c.memory);
+  REQUIRE(find<ha::StartTask>(decision) != nullptr);
+  CHECK(find<ha::StartTask>(decision)->task.timeline_min == TimelineId{});
+  c.cluster().term.reserved = TimelineId{4};
+  decision = ha::decide(c.id, c.facts, c.memory);
+  CHECK(find<ha::StartTask>(decision)->task.timeline_min == TimelineId{4});
+}
