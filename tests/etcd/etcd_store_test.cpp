@@ -181,7 +181,11 @@ TEST_CASE("auto-compaction while somebody waits and while nobody reads the watch
     seen = now->index();
     if (now->find("config")->value.ends_with("v" + last)) break;
   }
-  CHECK(w.changed(reader, seen, 100ms).error().is(errc::timed_out));
+  // What still lies in the watch may wake it some more times; then it is quiet.
+  bool quiet = false;
+  for (int rounds = 0; rounds < 300 && !quiet; ++rounds)
+    quiet = w.changed(reader, seen, 100ms).error().is(errc::timed_out);
+  CHECK(quiet);
   // A client that comes late asks for what was compacted long ago.
   auto& late = w.store(etcd.urls());
   const auto changed = w.changed(late, old, 2s);

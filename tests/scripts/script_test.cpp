@@ -135,7 +135,9 @@ class Script {
         if (member.name == NodeName(leader))
           member.timeline = TimelineId{static_cast<std::uint32_t>(a.number("leader-tl", 2))};
     for (auto& member : view.members)
-      member.role = member.name == NodeName(leader) ? "primary" : "replica";
+      member.role = !view.initialize || view.initialize->empty() ? "uninitialized"  // nobody has data yet
+                    : member.name == NodeName(leader)            ? "primary"
+                                                                 : "replica";
     if (a.has("candidate") || a.has("from")) {
       view.failover.leader = NodeName(a.text("from"));
       view.failover.candidate = NodeName(a.text("candidate"));
