@@ -196,6 +196,8 @@ Result<void> Program::kill_now() {
 }
 
 Async<void> Program::start() {
+  if (clock_.now() >= may_run_until_)
+    co_return Error(errc::session_lost, "start: the lease is over by now");
   const std::string lock_file = directory_ + "/lock";
   const int lock = ::open(lock_file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (lock < 0) co_return system_error("can't open " + lock_file);

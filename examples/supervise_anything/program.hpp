@@ -31,6 +31,7 @@ class Program final : public spilo::Postgres, public spilo::Guard {
   // ---- the hands ----
   spilo::Async<spilo::NodeView> observe(spilo::TimePoint deadline) override;
   spilo::Async<void> perform(spilo::ha::Task task) override;
+  void may_write_until(spilo::TimePoint until) override { may_run_until_ = until; }
   spilo::Result<void> kill_now() override;
   void on_change(std::function<void()> wake) override { wake_ = std::move(wake); }
   // What only PostgreSQL has.
@@ -73,6 +74,7 @@ class Program final : public spilo::Postgres, public spilo::Guard {
   pid_t keeper_ = 0;  // 0: the program does not run
   boost::asio::posix::stream_descriptor keeper_end_;
   bool leads_ = false;
+  spilo::TimePoint may_run_until_ = spilo::TimePoint::max();
   bool follows_ = false;
   bool stopped_in_order_ = true;
   std::string upstream_;

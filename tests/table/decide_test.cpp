@@ -1016,6 +1016,14 @@ TEST_CASE(
 
 TEST_CASE("books: what a leader keeps in the store beside its lock") {
   check({
+      {"a write that failed is repeated on a younger read only, or it fails again as fast as the store can",
+       [](Case& c) {
+         c.i_lead();
+         c.node().timeline = TimelineId{1};
+         c.facts.write_failed_at = t0 - 100ms;  // the read is older
+       },
+       "keep-lock",
+       {}},
       {"a new timeline goes into the history, with the name of who began it",
        [](Case& c) {
          c.i_lead();

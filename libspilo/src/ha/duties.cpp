@@ -109,6 +109,7 @@ Member without_positions(Member member) {
 }
 
 void write(Plan& plan, InFlight kind, const char* key, std::string value, dcs::Version at) {
+  if (!plan.may_write_again()) return;
   plan.emit_once(kind,
                  WriteKey{.kind = kind,
                           .key = key,
@@ -366,7 +367,7 @@ void keep_books(Plan& plan) {
   keep_config(plan);
   keep_slots(plan);
   if (!plan.lock_held || !plan.node->accepts_writes() || is_transient(plan) ||
-      !plan.f.store_answers)
+      !plan.f.store_answers || !plan.may_write_again())
     return;
   keep_initialize(plan);
   keep_status(plan);

@@ -226,6 +226,7 @@ class Fold {
       m_.published_at = f_.now;
     }
     if (event.kind == InFlight::status) m_.status_at = f_.now;
+    if (event.kind != InFlight::status && event.kind != InFlight::publish) f_.write_failed_at = f_.now;
     if (event.kind == InFlight::initialize) m_.claim_written_at = m_.claim_failed_at = f_.now;
     f_.cluster_stale = true;
     if (!is_certain(event.error)) store_failed(event.error);

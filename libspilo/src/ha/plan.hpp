@@ -62,6 +62,9 @@ struct Plan {
   // May a server that is down be started as a primary, or a replica be promoted: the lock is ours
   // beyond doubt, for longer than this takes to go wrong, and the guard watches.
   bool may_open_for_writes() const;
+  // Whether what was read is younger than the last write that failed: repeated on the same ground it fails again, as
+  // fast as the store can refuse it.
+  bool may_write_again() const { return cluster->read_started >= f.write_failed_at; }
   // Is what we know of the lock younger than its last change? Only then may we try to take it.
   bool lock_view_current() const {
     return cluster != nullptr && cluster->read_started >= f.lock_changed_at;

@@ -9,6 +9,7 @@ namespace spilo::ha {
 namespace {
 
 void clear_request(Plan& plan) {
+  if (!plan.may_write_again()) return;
   plan.emit_once(InFlight::failover,
                  WriteKey{.kind = InFlight::failover,
                           .key = keys::failover,

@@ -9,21 +9,26 @@ using namespace std::chrono_literals;
 
 boost::asio::awaitable<void> LeaseKeeper::run() {
   co_await boost::asio::this_coro::throw_if_cancelled(false);
+  // A store may grant less than was asked for (ZooKeeper bounds its sessions).
+  Duration granted = Duration::max();
   for (int lost_in_a_row = 0;;) {
     const auto sent = clock_.now();
     // A try gets a third of the ttl: two more fit into the lease if this one never gets an answer.
-    const auto deadline = sent + std::max<Duration>(ttl_ / 3, 300ms);
+    const auto period = std::min<Duration>(ttl_ / 3, granted / 2);
+    const auto deadline = sent + std::max<Duration>(period, 300ms);
     auto lease = co_await store_.renew(ttl_, deadline);
     const auto state = co_await boost::asio::this_coro::cancellation_state;
     if (state.cancelled() != boost::asio::cancellation_type::none) co_return;
     auto next = clock_.now() + std::clamp<Duration>(ttl_ / 20, 100ms, 1s);
     if (lease.has_value()) {
       lost_in_a_row = 0;
-      next = sent + ttl_ / 3;
+      granted = lease->valid_until - sent;
+      next = sent + std::max<Duration>(std::min<Duration>(ttl_ / 3, granted / 2), 100ms);
       listener_.renewed(std::move(*lease));
     } else if (lease.error().is(errc::session_lost)) {
       // The next call opens a new session, at once: what was bound to the old one wants to be bound
       // again.
+      granted = Duration::max();
       if (++lost_in_a_row == 1) next = clock_.now();
       listener_.lost(lease.error());
     } else {

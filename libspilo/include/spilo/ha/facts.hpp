@@ -112,6 +112,8 @@ struct Facts {
   // A change of the lock that we asked for got no answer, or was refused for a reason that we have not
   // read yet: until a younger read the lock counts as not held.
   bool lock_in_doubt = false;
+  // A write that was built on what had been read failed then: only a younger read is ground to repeat it.
+  TimePoint write_failed_at{};
   SessionId session;      // our present session; empty: none
   TimePoint session_valid_until{};
   // Members keep taking part in a race for a while after their key has expired.

@@ -9,7 +9,8 @@
 
 namespace spilo {
 
-// One strand of execution. Renews every ttl/3, measured from when the last renewal was sent; after
+// One strand of execution. Renews every ttl/3, or sooner when the store grants less than that is good for, measured
+// from when the last renewal was sent; after
 // a failure again after ttl/20 (100 ms to 1 s). Supervisor and Election both live on it.
 class LeaseKeeper {
  public:
