@@ -272,6 +272,13 @@ TEST_CASE("decide: an outage of the store with failsafe") {
        },
        "rebind-lock",
        {"ask-failsafe n2 n3", "acquire-lock rebind term=3"}},
+      {"a renewal that is overdue: the members are asked, although nothing has failed yet",
+       [](Case& c) {
+         c.i_lead();
+         c.facts.session_valid_until = t0 + 2s;
+       },
+       "keep-lock",
+       {"ask-failsafe n2 n3"}},
       {"all have promised: the primary goes on without a session",
        [](Case& c) {
          c.i_lead();

@@ -12,10 +12,18 @@ bool store_speaks(const Plan& plan) {
 
 // May our lease be replaced by promises: we lead, we are listed, and the store is the only thing
 // that is missing.
-bool may_ask(const Plan& plan) {
+bool may_ask(Plan& plan) {
   if (!plan.config.failsafe_mode || plan.paused || !plan.writable || plan.f.stop_requested)
     return false;
-  if (plan.cluster == nullptr || !plan.lock_mine || store_speaks(plan)) return false;
+  if (plan.cluster == nullptr || !plan.lock_mine) return false;
+  if (store_speaks(plan)) {
+    // Less is left of the lease than there ever is while renewals are answered (they come every ttl/3, and ZooKeeper's
+    // last two thirds): whatever holds the answer back, it is time to ask the others.
+    const auto overdue = plan.f.session_valid_until - plan.t.ttl / 4;
+    if (!plan.lock_held) return false;
+    plan.wake_at(overdue);
+    if (plan.now < overdue) return false;
+  }
   return plan.cluster->failsafe && plan.cluster->failsafe->contains(plan.id.node);
 }
 

@@ -137,7 +137,9 @@ void add_layer(Layers& into,
   const auto* object = parameters != nullptr ? parameters->as_object() : nullptr;
   if (object == nullptr) return;
   const auto* origin = local ? "the local file" : "the dynamic configuration";
-  for (const auto& [given, value] : *object) {
+  for (const auto& entry : *object) {  // clang 14 can't capture a structured binding
+    const auto& given = entry.first;
+    const auto& value = entry.second;
     const auto name = lower(given);
     const auto drop = [&](std::string_view why) {
       warnings.push_back(
