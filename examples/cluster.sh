@@ -24,6 +24,7 @@ LEASE=$((TTL * ${store_ttls:-1})) # so long after its last renewal a dead node's
 LOOP_WAIT=${LOOP_WAIT:-1}
 RETRY_TIMEOUT=${RETRY_TIMEOUT:-2}
 declare -A REST_PORT PG_PORT SPILOD
+declare -A PORT_HOST # where a port is, when it is not on 127.0.0.1
 NODES=()
 WORK=${WORK:-}
 STORE_PID=
@@ -47,6 +48,11 @@ become() {
     exec "$@"
   fi
 }
+
+# Where a node runs, for tests that give each a host of its own.
+node_host() { echo 127.0.0.1; }
+on_node_host() { become "${@:2}"; } # on_node_host NODE COMMAND…
+node_host_up() { :; }
 
 # wait_for SECONDS COMMAND…: until the command succeeds.
 wait_for() {
@@ -72,7 +78,7 @@ http() {
   local line answer body=${4:-}
   HTTP_STATUS=000 HTTP_BODY=
   answer=$(
-    exec 2>/dev/null 3<>"/dev/tcp/127.0.0.1/$2" || exit 1
+    exec 2>/dev/null 3<>"/dev/tcp/${PORT_HOST[$2]:-127.0.0.1}/$2" || exit 1
     printf '%s %s HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s' \
       "$1" "$3" "${#body}" "$body" >&3
     timeout "${HTTP_PATIENCE:-30}" cat <&3
@@ -103,13 +109,14 @@ store_stop() { # as in a crash
 # ---- nodes --------------------------------------------------------------------------------------
 
 node_config() {
-  local node=$1
+  local node=$1 host
+  host=$(node_host "$node")
   cat <<YAML
 scope: ${SCOPE:-demo}
 name: $node
 restapi:
-  listen: 127.0.0.1:${REST_PORT[$node]}
-  connect_address: 127.0.0.1:${REST_PORT[$node]}
+  listen: $host:${REST_PORT[$node]}
+  connect_address: $host:${REST_PORT[$node]}
 $(store_section)
 bootstrap:
   dcs:
@@ -122,8 +129,8 @@ bootstrap:
       parameters: {max_connections: 50}
   initdb: [{encoding: UTF8}, {locale: C}, data-checksums]
 postgresql:
-  listen: 127.0.0.1:${PG_PORT[$node]}
-  connect_address: 127.0.0.1:${PG_PORT[$node]}
+  listen: $host:${PG_PORT[$node]}
+  connect_address: $host:${PG_PORT[$node]}
   data_dir: $WORK/$node/data
   bin_dir: $PG_BIN
   authentication:
@@ -131,19 +138,19 @@ postgresql:
     replication: {username: replicator, password: $REPLICATION_PASSWORD}
   parameters: {unix_socket_directories: $WORK/$node, shared_buffers: 16MB, log_checkpoints: off}
   pg_hba:
-  - host all all 127.0.0.1/32 scram-sha-256
-  - host replication replicator 127.0.0.1/32 scram-sha-256
+  - host all all ${NETWORK_OF_NODES:-127.0.0.1/32} scram-sha-256
+  - host replication replicator ${NETWORK_OF_NODES:-127.0.0.1/32} scram-sha-256
   - local all all scram-sha-256
 YAML
 }
 
-conninfo() { echo "host=127.0.0.1 port=${PG_PORT[$1]} user=postgres password=$SUPERUSER_PASSWORD dbname=postgres"; }
+conninfo() { echo "host=$(node_host "$1") port=${PG_PORT[$1]} user=postgres password=$SUPERUSER_PASSWORD dbname=postgres"; }
 sql() { # sql NODE STATEMENT
   PGCONNECT_TIMEOUT=5 "$PG_BIN/psql" -XAtq -v ON_ERROR_STOP=1 "$(conninfo "$1")" -c "$2"
 }
 
 node_start() {
-  (become setsid "$BIN/spilod" "$WORK/$1.yml" >>"$WORK/$1.log" 2>&1 </dev/null) &
+  (on_node_host "$1" setsid "$BIN/spilod" "$WORK/$1.yml" >>"$WORK/$1.log" 2>&1 </dev/null) &
   SPILOD[$1]=$!
   disown $! # the shell need not tell when it is killed
 }
@@ -195,8 +202,10 @@ replicas_stream() { # every node but the leader
 node_create() { # its ports, its directory, its configuration; it is not started
   local port
   NODES+=("$1")
+  node_host_up "$1"
   free_port port && REST_PORT[$1]=$port
   free_port port && PG_PORT[$1]=$port
+  PORT_HOST[${REST_PORT[$1]}]=$(node_host "$1")
   as_user mkdir -p "$WORK/$1"
   node_config "$1" | as_user tee "$WORK/$1.yml" >/dev/null
   as_user chmod 600 "$WORK/$1.yml"

@@ -32,6 +32,8 @@ finish() {
     printf -- '---- FAILED: %s\n' "${failures[@]}"
   fi
   [ -z "$WORK" ] || cluster_destroy
+  ! declare -F proxies_end >/dev/null || proxies_end
+  ! declare -F network_down >/dev/null || network_down
   exit $status
 }
 trap finish EXIT

@@ -4,14 +4,20 @@
 # Three spilod nodes with PostgreSQL 15 and a client that keeps writing; what the client saw decides. The scenarios of one call share
 # a cluster and run one after the other, each on the whole and settled cluster that the one before left behind: a new cluster costs
 # more than most scenarios. They are in scenarios/*.sh.
+#
+# In the environment: MEMBERS=3 makes the store of three members (members.sh), NETWORK=1 gives each node a host of its own
+# (network.sh), RESULTS=FILE takes a line for each `outcome`.
 set -uo pipefail
 BIN=$1 STORE=$2
 shift 2
 here=$(cd "$(dirname "$0")" && pwd)
 source "$here/../../examples/cluster.sh"
+[ -z "${NETWORK:-}" ] || source "$here/network.sh"
+[ -z "${MEMBERS:-}" ] || source "$here/members.sh"
 
 source "$here/checks.sh"
 SCENARIO=start
+[ -z "${RESULTS:-}" ] || : >"$RESULTS"
 
 ctl() { as_user "$BIN/spiloctl" -c "$WORK/${NODES[0]}.yml" "$@" </dev/null; }
 ctl_says() { # ctl_says STATUS ARGUMENT…: CTL is what it printed
@@ -31,6 +37,11 @@ judge() {
   MISSING=$(sed -E 's/.*"missing": ([0-9a-z]+).*/\1/' <<<"$report")
   SIDE_BY_SIDE=$(sed -E 's/.*"side_by_side": ([0-9]+).*/\1/' <<<"$report")
   check "never two primaries" test "$SIDE_BY_SIDE" = 0
+}
+outcome() { # outcome TEXT: what became of it, for tests/integration/README.md
+  say "outcome: $1; longest write outage $GAP ms, rows missing $MISSING, two primaries $SIDE_BY_SIDE times"
+  [ -z "${RESULTS:-}" ] ||
+    printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$SCENARIO" "$STORE" "$1" "$GAP" "$MISSING" "$SIDE_BY_SIDE" >>"$RESULTS"
 }
 lost_none() { check "no acknowledged row is missing" test "$MISSING" = 0; }
 # Asynchronous replication: what was not sent yet is lost with the server. The client has one row under way at a time.

@@ -21,10 +21,14 @@ class FlakyProxy {
   using tcp = boost::asio::ip::tcp;
 
  public:
-  // Listens on a free port of the loopback interface.
-  FlakyProxy(boost::asio::io_context& io, std::uint16_t server_port)
-      : state_(std::make_shared<State>(io, server_port)) {
-    state_->listen(0);
+  // Listens on the address of its server, on a free port unless one is given.
+  FlakyProxy(
+      boost::asio::io_context& io,
+      std::uint16_t server_port,
+      std::uint16_t port = 0,
+      boost::asio::ip::address address = boost::asio::ip::address_v4::loopback())
+      : state_(std::make_shared<State>(io, server_port, address)) {
+    state_->listen(port);
   }
   ~FlakyProxy() {
     state_->stop_listening();
@@ -74,7 +78,7 @@ class FlakyProxy {
     Link(boost::asio::io_context& io, std::shared_ptr<State> owner, tcp::socket accepted)
         : state(std::move(owner)), client(std::move(accepted)), server(io) {}
     void start() {
-      server.async_connect({boost::asio::ip::address_v4::loopback(), state->server_port},
+      server.async_connect({state->address, state->server_port},
                            [self = shared_from_this()](boost::system::error_code ec) {
                              if (ec) return self->close();
                              // A proxy that waits for more would be a fault of its own.
@@ -145,11 +149,12 @@ class FlakyProxy {
   };
 
   struct State : std::enable_shared_from_this<State> {
-    State(boost::asio::io_context& context, std::uint16_t to) : io(context), server_port(to) {}
+    State(boost::asio::io_context& context, std::uint16_t to, boost::asio::ip::address at)
+        : io(context), address(at), server_port(to) {}
     void listen(std::uint16_t at) {
       if (acceptor) return;
       acceptor = std::make_unique<tcp::acceptor>(
-          io, tcp::endpoint(boost::asio::ip::address_v4::loopback(), at));
+          io, tcp::endpoint(address, at));
       port = acceptor->local_endpoint().port();
       accept();
     }
@@ -177,6 +182,7 @@ class FlakyProxy {
             if (timer) timer->cancel();
     }
     boost::asio::io_context& io;
+    boost::asio::ip::address address;
     std::uint16_t server_port;
     std::uint16_t port = 0;
     std::unique_ptr<tcp::acceptor> acceptor;
