@@ -60,16 +60,21 @@ case $STORE in
           "clientPortAddress=$host" admin.enableServer=false '4lw.commands.whitelist=*' minSessionTimeout=1000 maxSessionTimeout=60000
         members_list $'server.@id=@host:@peer:@vote\n'
       } | as_user tee "$WORK/zookeeper-$1.cfg" >/dev/null
-      become java -Xmx96m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp '/etc/zookeeper/conf:/usr/share/java/*' \
+      local jars='' jar
+      for jar in zookeeper zookeeper-jute slf4j-api slf4j-simple netty-all metrics-core snappy-java; do
+        jars+=/usr/share/java/$jar.jar:
+      done
+      become java -Xmx64m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:-UsePerfData -Dzookeeper.preAllocSize=1024 \
+        -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$jars" \
         org.apache.zookeeper.server.quorum.QuorumPeerMain "$WORK/zookeeper-$1.cfg"
     }
     zookeeper_mode() { timeout 2 bash -c "exec 3<>/dev/tcp/$MEMBER_HOST/${MEMBER_PORT[$1]}; echo srvr >&3; cat <&3" 2>/dev/null |
       sed -n 's/^Mode: //p'; }
     member_ready() { [ -n "$(zookeeper_mode "$1")" ]; }
     member_leads() { [ "$(zookeeper_mode "$1")" = leader ]; }
-    store_wipe() {
-      timeout 30 java -Xmx96m -cp '/etc/zookeeper/conf:/usr/share/java/*' org.apache.zookeeper.ZooKeeperMain \
-        -server "$MEMBER_HOST:${MEMBER_PORT[1]}" deleteall /service >/dev/null 2>&1
+    store_wipe() { # all that lies below our cluster
+      find_leader && ctl_input=$(printf '%s\nYes I am aware\n%s\n' "${SCOPE:-demo}" "$LEADER") &&
+        as_user "$BIN/spiloctl" -c "$WORK/n1.yml" remove "${SCOPE:-demo}" <<<"$ctl_input"
     }
     ;;
   consul)
@@ -82,7 +87,7 @@ case $STORE in
  "ports": {"http": ${MEMBER_PORT[$1]}, "dns": -1, "grpc": -1, "serf_wan": -1, "serf_lan": ${MEMBER_PEER[$1]}, "server": ${MEMBER_VOTE[$1]}},
  "performance": {"raft_multiplier": 1, "leave_drain_time": "0s"}, "leave_on_terminate": false, "disable_update_check": true}
 JSON
-      become "$(consul_program)" agent "-config-file=$WORK/consul-$1.json"
+      PATH=$PATH:/var/cache/spilo become consul agent "-config-file=$WORK/consul-$1.json"
     }
     member_ready() { HTTP_PATIENCE=3 http GET "${MEMBER_PORT[$1]}" '/v1/kv/?keys&consistent' &&
       [[ $HTTP_STATUS = 200 || $HTTP_STATUS = 404 ]]; }
