@@ -169,7 +169,7 @@ TEST_CASE("cluster: a promotion that nobody saw keeps its timeline's number to i
 }
 
 TEST_CASE("swarm: a seed decides everything") {
-  for (const std::uint64_t seed : {1, 2, 3}) {
+  for (const std::uint64_t seed : {1u, 2u, 3u}) {
     const auto plan = draw_plan(seed, {}, Plant::none);
     const auto first = run_swarm(plan);
     CHECK(run_swarm(plan).hash == first.hash);

@@ -283,9 +283,9 @@ TEST_CASE("a peer is reachable only when it shows a WAL position") {
       {R"({})", false},
       {"", false},
   };
-  for (const auto& [body, answered] : answers) {
-    CAPTURE(body);
-    CHECK(codec::parse_peer_status(NodeName("p"), body).answered == answered);
+  for (const auto& row : answers) {  // clang 14 can't capture a structured binding
+    CAPTURE(row.first);
+    CHECK(codec::parse_peer_status(NodeName("p"), row.first).answered == row.second);
   }
   const auto tagged = codec::parse_peer_status(
       NodeName("p"), R"({"xlog":{},"watchdog_failed":true,"tags":{"failover_priority":0}})");
