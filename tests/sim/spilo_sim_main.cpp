@@ -6,6 +6,8 @@
 #include <chrono>
 #include <cstdio>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "spilo/testing/sim_swarm.hpp"
 
@@ -19,6 +21,7 @@ struct Arguments {
   std::uint64_t first = 1;
   std::string plant = "none";
   std::size_t nodes = 0;
+  std::vector<std::string> expect;
   bool trace = false;
   bool verbose = false;
   bool keep_going = false;
@@ -80,6 +83,10 @@ int main(int argc, char** argv) {
       });
   app.add_flag("--trace", args.trace, "Print everything that happens");
   app.add_flag("--verbose", args.verbose, "Print each seed's options and result");
+  app.add_option("--expect",
+                 args.expect,
+                 "For --plant: exit with 0 only if the first violation that is found contains this "
+                 "text (any, when given more than once), with 1 if another one or none is found");
   app.add_flag("--keep-going", args.keep_going, "Go on after a failure");
   try {
     app.parse(argc, argv);
@@ -91,6 +98,7 @@ int main(int argc, char** argv) {
   const auto started = std::chrono::steady_clock::now();
   const auto plant = *parse_plant(args.plant);
   Totals totals;
+  bool found_expected = false;
   for (std::uint64_t seed = args.first; seed < args.first + args.seeds; ++seed) {
     const auto plan =
         draw_plan(seed, args.nodes != 0 ? std::optional(args.nodes) : std::nullopt, plant);
@@ -108,6 +116,17 @@ int main(int argc, char** argv) {
                  std::chrono::duration<double>(report.recovery).count(),
                  report.hash);
     if (!report.failed()) continue;
+    if (!args.expect.empty()) {
+      const auto& first = report.violations.front();
+      found_expected = std::ranges::any_of(args.expect, [&](const std::string& text) {
+        return first.find(text) != std::string::npos;
+      });
+      fmt::print("{} with seed {}: {}\n",
+                 found_expected ? "found" : "found something else",
+                 seed,
+                 first);
+      break;
+    }
     print_failure(plan, report, args);
     std::fflush(stdout);
     if (!args.keep_going) break;
@@ -134,5 +153,6 @@ int main(int argc, char** argv) {
       totals.requests,
       std::chrono::duration<double>(totals.slowest_recovery).count(),
       totals.hash);
+  if (!args.expect.empty()) return found_expected ? 0 : 1;
   return totals.failed == 0 ? 0 : 1;
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "spilo/model/codec.hpp"
+#include "spilo/model/keys.hpp"
 #include "spilo/runtime/cluster_store.hpp"
 
 namespace spilo::testing {
@@ -41,6 +42,26 @@ void SplitBrainChecker::acknowledged(SimServer& server, std::uint64_t row) {
                     server.name(),
                     row,
                     holder));
+}
+
+// ---- TokenChecker
+// --------------------------------------------------------------------------------
+
+void TokenChecker::became_writable(SimServer& server) {
+  newest_period_ = server.period();
+  newest_ = server.name();
+}
+
+void TokenChecker::store_changed(const SimServer* holder) {
+  if (!truth_.dcs.peek(truth_.scope, keys::term)) newest_period_ = 0;
+  const auto name = holder != nullptr ? holder->name() : std::string();
+  if (name == last_holder_) return;
+  last_holder_ = name;
+  if (holder != nullptr && holder->writable() && holder->period() < newest_period_)
+    truth_.world.violation(
+        fmt::format("token: {} is granted the lock for the primary that it was, but {} has led since",
+                    name,
+                    newest_));
 }
 
 // ---- PromotionChecker

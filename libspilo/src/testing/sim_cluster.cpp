@@ -129,6 +129,7 @@ SimCluster::SimCluster(Options options)
                            .drift_allowance_ppm = 5000}),
       truth_{world_, dcs_, Scope(scope_name), TimePoint{}},
       split_brain_(truth_),
+      token_(truth_),
       promotion_(truth_, failsafe_),
       commits_(truth_, options_.wait_for_all_standbys),
       divergence_(truth_),
@@ -137,7 +138,9 @@ SimCluster::SimCluster(Options options)
       requests_(truth_),
       servers_(world_, network_, watchers_),
       rng_(world_.rng().fork("cluster")) {
+  dcs_.on_change([this](const Scope&) { token_.store_changed(servers_.find(truth_.holder())); });
   watchers_.add(split_brain_);
+  watchers_.add(token_);
   watchers_.add(promotion_);
   watchers_.add(commits_);
   watchers_.add(divergence_);

@@ -50,6 +50,22 @@ class SplitBrainChecker final : public ServerWatcher {
   std::string newest_;
 };
 
+// A primary that another one has followed is never granted the lock again: not even a store that broke its
+// promise excuses that, because the token of the leadership tells. Only a store that was wiped has none.
+class TokenChecker final : public ServerWatcher {
+ public:
+  explicit TokenChecker(Truth& truth) : truth_(truth) {}
+  void became_writable(SimServer& server) override;
+  // After each change of the store, with the server of the lock's holder if there is one.
+  void store_changed(const SimServer* holder);
+
+ private:
+  Truth& truth_;
+  std::string last_holder_;
+  std::uint64_t newest_period_ = 0;
+  std::string newest_;
+};
+
 // Who lives on promises has them: every member that it counts on really holds the lock back until then.
 // An agent that has started since has forgotten its promise; others must answer it before it may race.
 // Called after each decision.

@@ -126,6 +126,7 @@ class SimCluster {
   SimDcs dcs_;
   Truth truth_;
   SplitBrainChecker split_brain_;
+  TokenChecker token_;
   PromotionChecker promotion_;
   LostCommitChecker commits_;
   DivergenceChecker divergence_;
