@@ -57,6 +57,9 @@ stage "tests: everything, with real servers"
 # Tests that time real clusters get the machine to themselves: they carry RUN_SERIAL.
 ctest --preset default --no-tests=error -j "$jobs" ${only:+-R "$only"}
 
+# What became of the stores in trouble, as this run saw it; a part of a run has no say in it.
+[ -n "$only" ] || { tests/integration/report.sh build/integration-results >build/scenarios.md && cp build/scenarios.md tests/integration/README.md; }
+
 if [ "$quick" = 0 ]; then
   # Everything that needs no server, once more: clang with AddressSanitizer and UBSan, and g++ with both for the coroutine cases.
   stage "build: clang with AddressSanitizer and UBSan"

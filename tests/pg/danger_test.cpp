@@ -167,6 +167,13 @@ TEST_CASE("a pg_rewind of an agent that died does not write into the next copy")
   const Process orphan(
       {"/bin/sh", "-c", "read line < " + fifo, "pg_rewind", "-D", b.options.data_dir},
       bench.directory / "orphan.log");
+  // Between fork and exec it still looks like this program.
+  REQUIRE(wait_until(
+      [&] {
+        return slurp("/proc/" + std::to_string(orphan.pid()) + "/cmdline").find("pg_rewind") !=
+               std::string::npos;
+      },
+      10s));
   std::ofstream(b.options.data_dir + ".rewinding") << "x";
   REQUIRE_OK(b.perform(ha::TaskKind::rejoin, a));
   const auto state = slurp("/proc/" + std::to_string(orphan.pid()) + "/stat");

@@ -107,6 +107,12 @@ scenario_cut_from_peers() {
   cut "$OLD" "${peers[@]}"
   keeps_writing $((TTL * 4))
   mend "$OLD"
+  # The streams are still there on both sides, but TCP takes its time to try again.
+  caught_up() {
+    [ "$(sql "$OLD" "select count(*) = 2 and bool_and(pg_wal_lsn_diff(pg_current_wal_lsn(), flush_lsn) < 100000)
+      from pg_stat_replication")" = t ]
+  }
+  need "the replicas catch up" wait_for 120 caught_up
   stayed "the primary stays, because it holds the lock"
 }
 
