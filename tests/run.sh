@@ -66,5 +66,10 @@ if [ "$quick" = 0 ]; then
   build asan sanitized_tests
   stage "tests: AddressSanitizer and UBSan"
   ctest --preset asan --no-tests=error -j "$jobs" -L sanitized
+  # The supervisor claims one thread: nobody else may touch it.
+  stage "build: clang with ThreadSanitizer, the supervisor and its simulator"
+  build tsan threaded_tests
+  stage "tests: ThreadSanitizer"
+  ctest --preset tsan --no-tests=error -j "$jobs" -L threaded
 fi
 stage "all passed"

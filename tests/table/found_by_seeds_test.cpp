@@ -90,6 +90,16 @@ TEST_CASE("found by seeds: who may have forgotten a promise, or gave none") {
        },
        "race-elsewhere",
        {}},
+      {"an operator who names it knows that the silent one is gone for good",
+       [](Case& c) {
+         c.nobody_leads();
+         c.cluster().failsafe->erase(NodeName("n1"));
+         c.request("", "n1");
+         c.unreachable("n2");
+         c.answered("n3", 900);
+       },
+       "race-by-request",
+       {"acquire-lock term=3"}},
       {"all have answered: it may race",
        [](Case& c) {
          c.nobody_leads();

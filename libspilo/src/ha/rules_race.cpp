@@ -62,6 +62,9 @@ bool may_live_elsewhere(Plan& plan) {
   if (!plan.cluster->failsafe || plan.cluster->failsafe->empty()) return false;
   if (plan.cluster->term.released) return false;  // by the last leader itself
   const bool listed = plan.cluster->failsafe->contains(plan.id.node);
+  // A manual failover to this node: an operator knows that the last leader is gone for good.
+  const auto& request = plan.cluster->failover;
+  if (!listed && request.leader.empty() && request.candidate == plan.id.node) return false;
   const auto remembers = plan.mem.started_at + plan.t.ttl;
   if (listed && plan.now >= remembers) return false;
   std::vector<Member> others;
@@ -85,8 +88,11 @@ bool may_live_elsewhere(Plan& plan) {
     if (listed) plan.wake_at(remembers);
     return plan.say("not racing: {} does not answer that it does not lead, and {}",
                     other.name.str(),
-                    listed ? "this agent has just started and may have promised it the lock"
-                           : "this node is not listed in failsafe");
+                    listed ? std::string("this agent has just started and may have promised it the lock")
+                           : fmt::format("this node is not listed in failsafe, so nobody asked it; if {} is "
+                                         "certainly gone, `spiloctl failover --candidate {}`",
+                                         other.name.str(),
+                                         plan.id.node.str()));
   }
   return false;
 }
