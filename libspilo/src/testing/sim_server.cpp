@@ -524,7 +524,9 @@ NodeView SimServer::view() const {
   v.checkpoint_end = process_ == Process::stopped ? data_.checkpoint_end : Lsn{};
   v.slots = slots_;
   if (upstream_ != nullptr) v.upstream = upstream_->name_ + ":5432";
-  const bool standby = down() ? data_.standby : in_recovery_;
+  // A server that is starting says nothing yet: then, as when it is down, the directory tells what it
+  // will be. Crash recovery ends in a primary.
+  const bool standby = running() ? in_recovery_ : data_.standby;
   v.role = standby ? NodeView::Role::replica : NodeView::Role::primary;
   if (!running() || hung_) return v;
   v.server_version = 150004;
