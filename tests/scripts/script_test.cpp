@@ -63,6 +63,7 @@ class Script {
     std::string out = std::string(decision.rule) + ": " + decision.summary + "\n";
     for (const auto& effect : decision.effects) {
       if (const auto* task = std::get_if<ha::StartTask>(&effect)) task_ = task->id;
+      if (const auto* lock = std::get_if<ha::AcquireLock>(&effect)) reserved_ = lock->reserved;
       // The member key follows every change; its text is the codec's business.
       out += "  " +
              (std::holds_alternative<ha::PublishMember>(effect) ? "publish-member"
@@ -94,6 +95,7 @@ class Script {
       term.number += 1;
       term.holder = NodeName("n1");
       term.version = {70, 70};
+      term.reserved = reserved_;
       return ha::LockAcquired{LeaderKey{NodeName("n1"), {70, 70}, machine_.facts().session}, term};
     }
     if (verb == "refused") return ha::LockRefused{Error(errc::conflict, "somebody was faster")};
@@ -119,6 +121,7 @@ class Script {
   ClusterView view(const Arguments& a) const {
     auto view = base_.facts.cluster.value();
     view.read_started = now_;
+    view.term.reserved = reserved_;
     const auto leader = a.text("leader", "n2");
     if (leader == "-") {
       view.leader.reset();
@@ -194,6 +197,7 @@ class Script {
   ha::Machine machine_;
   TimePoint now_ = tables::t0;
   ha::TaskId task_{};
+  TimelineId reserved_{};  // as last asked for
 };
 
 std::string replay(const std::string& text) {

@@ -465,9 +465,27 @@ TEST_CASE("decide: the race") {
        "acquire-lock",
        {"acquire-lock term=3"}},
       {"the lock makes a replica a primary",
-       [](Case& c) { c.lead("n1", "s1"); },
+       [](Case& c) {
+         c.lead("n1", "s1");
+         c.cluster().term.reserved = TimelineId{3};
+       },
        "promote",
        {"start-task promote"}},
+      {"a timeline that an earlier promotion under this grant has used is not begun again",
+       [](Case& c) {
+         c.lead("n1", "s1");
+         c.cluster().term.reserved = TimelineId{2};
+       },
+       "promote",
+       {"acquire-lock rebind term=3"}},
+      {"and without the store there is no other, so it waits",
+       [](Case& c) {
+         c.lead("n1", "s1");
+         c.cluster().term.reserved = TimelineId{2};
+         c.facts.lock_changed_at = t0 - 100ms;  // after what was read: a try went unanswered
+       },
+       "promote",
+       {}},
       {"not before the guard is there",
        [](Case& c) {
          c.lead("n1", "s1");

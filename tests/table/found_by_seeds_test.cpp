@@ -328,3 +328,18 @@ TEST_CASE("found by seeds: no two promotions begin a timeline of the same number
   decision = ha::decide(c.id, c.facts, c.memory);
   CHECK(find<ha::StartTask>(decision)->task.timeline_min == TimelineId{4});
 }
+
+TEST_CASE("found by seeds: a store that was wiped does not give a number twice (4217)") {
+  // n3 is named by an operator while the node that led last is away, with a timeline that it began unseen.
+  auto c = healthy();
+  c.nobody_leads();
+  c.cluster().initialize.reset();
+  c.cluster().term = Term{};
+  c.cluster().history.reset();
+  c.request("", "n1");
+  c.unreachable("n2");
+  c.answered("n3", 900);
+  const auto decision = ha::decide(c.id, c.facts, c.memory);
+  REQUIRE(find<ha::AcquireLock>(decision) != nullptr);
+  CHECK(to_int(find<ha::AcquireLock>(decision)->reserved) > 10);
+}

@@ -110,11 +110,25 @@ TimelineId Plan::cluster_timeline() const {
 
 TimelineId Plan::timeline_to_reserve() const {
   const auto highest = std::max({cluster_timeline(), cluster->term.reserved, node->timeline});
-  return writable ? highest : TimelineId{to_int(highest) + 1};
+  if (writable) return highest;
+  // A store that was wiped has forgotten what numbers were given. An operator may name a leader all the
+  // same, while a node that is away has begun some of them: those are left out.
+  constexpr std::uint32_t forgotten = 16;
+  const bool wiped = !cluster->initialize && cluster->term.version == dcs::Version{};
+  return TimelineId{to_int(highest) + (wiped ? forgotten : 1)};
 }
 
 bool Plan::may_open_for_writes() const {
   return lock_held && f.guard_ready && deadline && now + t.ttl / 10 < *deadline;
+}
+
+void Plan::take_lock(std::optional<dcs::Version> rebind) {
+  if (f.session.empty() || !lock_view_current()) return;
+  emit_once(InFlight::acquire,
+            AcquireLock{.rebind = rebind,
+                        .term = cluster->term,
+                        .timeline = std::max(node->timeline, cluster->term.timeline),
+                        .reserved = timeline_to_reserve()});
 }
 
 void Plan::release(std::string status) {

@@ -90,6 +90,9 @@ struct Plan {
            });
   }
   void kill(std::string why);
+  // Asks for the lock, with the number of the timeline that our next promotion begins. `rebind`: the key
+  // that we hold, granted to us anew.
+  void take_lock(std::optional<dcs::Version> rebind = {});
   // Gives the lock away, unless that is on its way or may have happened.
   void release(std::string status = {});
   template <class... Args>

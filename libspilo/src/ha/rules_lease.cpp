@@ -147,17 +147,6 @@ bool system_id_mismatch(Plan& plan) {
   return plan.say("{}", why);
 }
 
-bool take_lock(Plan& plan, std::optional<dcs::Version> rebind) {
-  if (plan.f.session.empty() || !plan.lock_view_current()) return true;
-  plan.emit_once(
-      InFlight::acquire,
-      AcquireLock{.rebind = rebind,
-                  .term = plan.cluster->term,
-                  .timeline = std::max(plan.node->timeline, plan.cluster->term.timeline),
-                  .reserved = plan.timeline_to_reserve()});
-  return true;
-}
-
 bool rebind_lock(Plan& plan) {
   if (!plan.lock_mine || plan.busy(InFlight::release)) return false;
   const auto& held = *plan.cluster->leader;
@@ -166,7 +155,7 @@ bool rebind_lock(Plan& plan) {
       plan.f.lock_in_doubt && held.version == plan.mem.release_unanswered && !plan.mem.handover;
   if (held.session == plan.f.session && !release_may_follow) return false;
   if (plan.node->data_dir != NodeView::DataDir::initialized) return false;
-  take_lock(plan, held.version);
+  plan.take_lock(held.version);
   return release_may_follow
              ? plan.say("binding our lock anew: a release of it was not answered, and may still come")
              : plan.say("binding our lock to our present session");
@@ -186,7 +175,7 @@ bool reclaim_lock(Plan& plan) {
     return plan.say("ending PostgreSQL at once: the lock was granted to {} after us",
                     plan.cluster->term.holder.str());
   }
-  take_lock(plan, {});
+  plan.take_lock();
   return plan.say("our key has vanished from the store, taking it again; nobody else has held it");
 }
 
@@ -195,7 +184,7 @@ bool reclaim_lock(Plan& plan) {
 bool adopt_primary(Plan& plan) {
   if (!plan.unlocked || !plan.writable || plan.mem.was_primary || plan.f.task) return false;
   if (plan.mem.bootstrapped_here) {
-    take_lock(plan, {});
+    plan.take_lock();
     return plan.say("the new cluster is created, taking the lock");
   }
   const bool foreign_claim =
@@ -210,7 +199,7 @@ bool adopt_primary(Plan& plan) {
     return plan.say("claiming the cluster for the primary that runs here already");
   }
   if (plan.paused) {
-    take_lock(plan, {});
+    plan.take_lock();
     return plan.say("taking the lock for the primary that runs here, paused");
   }
   if (plan.cluster->term.version == dcs::Version{} && !plan.timeline_too_old()) {
@@ -222,7 +211,7 @@ bool adopt_primary(Plan& plan) {
       }
     if (!probes.waiting_for.empty())
       return plan.say("asking {} before taking the lock", probes.waiting_for.str());
-    take_lock(plan, {});
+    plan.take_lock();
     return plan.say("taking the lock for the primary that runs here already");
   }
   plan.start(Task{.kind = TaskKind::stop, .reason = "it missed its lease"});

@@ -125,8 +125,14 @@ bool promote(Plan& plan) {
     return plan.say("not promoting yet, the guard is not ready: {}", plan.f.guard_problem);
   if (!plan.may_open_for_writes())
     return plan.say("not promoting before the lease is renewed");
-  // Only where PostgreSQL's own choice would be too low.
   const auto reserved = plan.cluster->term.reserved;
+  // The number that came with the lock is used up: an earlier promotion under this grant began it. A
+  // grant of its own for each promotion, or who leads after us might take the number once more.
+  if (reserved <= plan.node->timeline) {
+    plan.take_lock(plan.cluster->leader->version);
+    return plan.say("reserving a timeline for our promotion");
+  }
+  // Only where PostgreSQL's own choice would be too low.
   const bool raised = to_int(reserved) > to_int(plan.node->timeline) + 1;
   plan.start(Task{.kind = TaskKind::promote,
                   .timeline_min = raised ? reserved : TimelineId{},

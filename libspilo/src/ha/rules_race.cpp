@@ -37,11 +37,7 @@ bool take(Plan& plan, std::string why) {
   if (!plan.lock_view_current()) return plan.say("reading the store again before taking the lock");
   plan.mem.served_request =
       plan.cluster->failover.requested() ? plan.cluster->failover.version : dcs::Version{};
-  plan.emit_once(
-      InFlight::acquire,
-      AcquireLock{.term = plan.cluster->term,
-                  .timeline = std::max(plan.node->timeline, plan.cluster->term.timeline),
-                  .reserved = plan.timeline_to_reserve()});
+  plan.take_lock();
   return plan.say("taking the lock: {}", why);
 }
 
