@@ -333,13 +333,32 @@ TEST_CASE("found by seeds: a store that was wiped does not give a number twice (
   // n3 is named by an operator while the node that led last is away, with a timeline that it began unseen.
   auto c = healthy();
   c.nobody_leads();
-  c.cluster().initialize.reset();
-  c.cluster().term = Term{};
-  c.cluster().history.reset();
+  c.wiped();
   c.request("", "n1");
   c.unreachable("n2");
   c.answered("n3", 900);
   const auto decision = ha::decide(c.id, c.facts, c.memory);
   REQUIRE(find<ha::AcquireLock>(decision) != nullptr);
   CHECK(to_int(find<ha::AcquireLock>(decision)->reserved) > 10);
+}
+
+TEST_CASE("found by seeds: an old directory that is the first in a wiped store does not lead at once (6086)") {
+  // n1's agent has just started and claimed the cluster for its old data; the others' keys went with the
+  // store, and they have more.
+  auto c = healthy();
+  c.nobody_leads();
+  c.wiped();
+  c.cluster().initialize = tables::system_id.str();
+  c.cluster().members.clear();
+  c.facts.known_members.clear();
+  c.memory.started_at = t0 - 300ms;
+  auto decision = ha::decide(c.id, c.facts, c.memory);
+  CHECK(decision.rule == "race-unknown");
+  CHECK(find<ha::AcquireLock>(decision) == nullptr);
+  CHECK(decision.wake_at <= c.memory.unlocked_since + 10s);
+  // Nobody came: it is what there is.
+  c.memory.unlocked_since = t0 - 11s;
+  c.node().observed_at = t0;
+  decision = ha::decide(c.id, c.facts, c.memory);
+  CHECK(find<ha::AcquireLock>(decision) != nullptr);
 }

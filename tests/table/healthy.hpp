@@ -34,6 +34,16 @@ struct Case {
     memory.last_leader = NodeName("n2");
     node().observed_at = t0 - 50ms;
   }
+  // The store has lost everything.
+  void wiped() {
+    cluster().initialize.reset();
+    cluster().config_version = dcs::Version{};
+    cluster().config.reset();
+    cluster().term = Term{};
+    cluster().history.reset();
+    cluster().failsafe.reset();
+    cluster().status = ClusterStatus{};
+  }
   // n1 holds the lock and runs as the primary.
   void i_lead() {
     lead("n1", "s1");

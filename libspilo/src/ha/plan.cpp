@@ -103,6 +103,11 @@ Plan::Plan(const Identity& identity, const Facts& facts, const Memory& memory)
       writable(may_be_writable(facts)),
       deadline(guard_deadline(identity, facts, memory)) {}
 
+bool Plan::store_is_blank() const {
+  return cluster != nullptr && cluster->config_version == dcs::Version{} &&
+         cluster->term.version == dcs::Version{};
+}
+
 TimelineId Plan::cluster_timeline() const {
   if (cluster == nullptr) return TimelineId{};
   return std::max(cluster->timeline(), cluster->term.timeline);
@@ -111,11 +116,13 @@ TimelineId Plan::cluster_timeline() const {
 TimelineId Plan::timeline_to_reserve() const {
   const auto highest = std::max({cluster_timeline(), cluster->term.reserved, node->timeline});
   if (writable) return highest;
-  // A store that was wiped has forgotten what numbers were given. An operator may name a leader all the
-  // same, while a node that is away has begun some of them: those are left out.
+  if (!store_is_blank()) return TimelineId{to_int(highest) + 1};
+  // It has forgotten what numbers it gave, and a node that is away may have begun some of them: those are
+  // left out.
   constexpr std::uint32_t forgotten = 16;
-  const bool wiped = !cluster->initialize && cluster->term.version == dcs::Version{};
-  return TimelineId{to_int(highest) + (wiped ? forgotten : 1)};
+  auto seen = highest;
+  for (const auto& [name, member] : f.known_members) seen = std::max(seen, member.timeline);
+  return TimelineId{to_int(seen) + forgotten};
 }
 
 bool Plan::may_open_for_writes() const {

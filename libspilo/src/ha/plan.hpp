@@ -52,6 +52,8 @@ struct Plan {
     return cluster != nullptr && cluster->leader ? cluster->member(cluster->leader->holder)
                                                  : nullptr;
   }
+  // No leader has written anything yet: a cluster that is new to the store, or a store that was wiped.
+  bool store_is_blank() const;
   // The highest timeline that the store knows a primary to have had.
   TimelineId cluster_timeline() const;
   Plan(const Plan&) = delete;

@@ -150,6 +150,18 @@ bool excluded(Plan& plan) {
   return false;
 }
 
+// Whoever else has data must have the time to say so: the sessions of the other members may just have been
+// lost with everything else that a wiped store knew, and an agent that has started since knows nobody.
+bool unknown_to_store(Plan& plan) {
+  if (!plan.unlocked || !plan.store_is_blank()) return false;
+  const auto until = plan.mem.unlocked_since + plan.t.ttl;
+  if (plan.now >= until) return false;
+  plan.wake_at(until);
+  return plan.say("not racing yet: the store knows nothing of a leader, and members with more than we have may "
+                  "report within {:.1f}s",
+                  Plan::seconds(until - plan.now));
+}
+
 bool behind(Plan& plan) {
   if (!plan.unlocked) return false;
   if (plan.timeline_too_old())
@@ -225,6 +237,9 @@ constexpr std::array table = {
               elsewhere},
     RuleEntry{"race-by-request", "A request names who is to take the lock.", race_by_request},
     RuleEntry{"race-excluded", "Some nodes never take the lock by themselves.", excluded},
+    RuleEntry{"race-unknown",
+              "In a store that has seen no leader yet, everybody has the time of a ttl to report.",
+              unknown_to_store},
     RuleEntry{"race-behind", "Who lacks too much does not lead.", behind},
     RuleEntry{"acquire-lock", "The healthiest node takes the lock.", race},
 };
