@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "rows.hpp"
+#include "spilo/model/keys.hpp"
 
 using namespace spilo;
 using namespace spilo::tables;
@@ -100,6 +101,25 @@ TEST_CASE("found by seeds: who may have forgotten a promise, or gave none") {
        },
        "race-by-request",
        {"acquire-lock term=3"}},
+      {"7369: but not against that one's own word that it leads",
+       [](Case& c) {
+         c.nobody_leads();
+         c.cluster().failsafe->erase(NodeName("n1"));
+         c.request("", "n1");
+         c.answered("n2", 0).in_recovery = false;
+         c.answered("n3", 900);
+       },
+       "race-by-request",
+       {}},
+      {"7369: and not before it had a moment to say so",
+       [](Case& c) {
+         c.nobody_leads();
+         c.cluster().failsafe->erase(NodeName("n1"));
+         c.request("", "n1");
+         c.answered("n3", 900);
+       },
+       "race-by-request",
+       {"probe n2"}},
       {"all have answered: it may race",
        [](Case& c) {
          c.nobody_leads();
@@ -361,4 +381,19 @@ TEST_CASE("found by seeds: an old directory that is the first in a wiped store d
   c.node().observed_at = t0;
   decision = ha::decide(c.id, c.facts, c.memory);
   CHECK(find<ha::AcquireLock>(decision) != nullptr);
+}
+
+TEST_CASE("found by seeds: a leader whose new server hangs still says what cluster it is (6887)") {
+  // The claim to create the cluster is bound to the creator's session, and goes with it.
+  auto c = healthy();
+  c.i_lead();
+  c.cluster().initialize = "";
+  c.node().process = NodeView::Process::hung;
+  c.memory.hung_since = t0 - 1s;
+  const auto decision = ha::decide(c.id, c.facts, c.memory);
+  CHECK(decision.rule == "server-hung");
+  const auto* write = find<ha::WriteKey>(decision);
+  REQUIRE(write != nullptr);
+  CHECK(write->key == keys::initialize);
+  CHECK(write->value == tables::system_id.str());
 }

@@ -366,10 +366,11 @@ void keep_books(Plan& plan) {
   if (plan.cluster == nullptr || plan.node == nullptr || !plan.f.node_current()) return;
   keep_config(plan);
   keep_slots(plan);
-  if (!plan.lock_held || !plan.node->accepts_writes() || is_transient(plan) ||
-      !plan.f.store_answers || !plan.may_write_again())
-    return;
+  if (!plan.lock_held || is_transient(plan) || !plan.f.store_answers || !plan.may_write_again()) return;
+  // Also by a leader whose server hangs: its claim ends with its session, and then nobody would know what
+  // cluster this is.
   keep_initialize(plan);
+  if (!plan.node->accepts_writes()) return;
   keep_status(plan);
   keep_history(plan);
   keep_failsafe(plan);

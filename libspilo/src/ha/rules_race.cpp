@@ -51,6 +51,37 @@ TimePoint round_began(const Plan& plan) {
   return plan.mem.unlocked_since + (plan.now - plan.mem.unlocked_since) / round * round;
 }
 
+// Those that the last leader could live on the promises of.
+std::vector<Member> listed_in_failsafe(const Plan& plan) {
+  std::vector<Member> listed;
+  for (const auto& [name, api_url] : *plan.cluster->failsafe) {
+    if (name == plan.id.node) continue;
+    Member member;
+    member.name = name;
+    member.api_url = api_url;
+    listed.push_back(std::move(member));
+  }
+  return listed;
+}
+
+// The answers of this round.
+Probes probe_now(Plan& plan, const std::vector<Member>& who) {
+  std::vector<const Member*> asked;
+  for (const auto& member : who) asked.push_back(&member);
+  const auto since = round_began(plan);
+  plan.wake_at(since + round_of(plan));
+  return probe(plan, asked, since);
+}
+
+// A manual failover to this node, which is not listed in failsafe: an operator knows that the last leader is
+// gone for good.
+bool overrides_failsafe(const Plan& plan) {
+  const auto& request = plan.cluster->failover;
+  return plan.cluster->failsafe && !plan.cluster->failsafe->empty() && !plan.cluster->term.released &&
+         !plan.cluster->failsafe->contains(plan.id.node) && request.leader.empty() &&
+         request.candidate == plan.id.node;
+}
+
 // A leader may live without the store on the promises of the members listed in `failsafe`. Who is not
 // listed was never asked, and a fresh agent may have forgotten its own promise: both need an answer
 // from everybody who could be that leader. True: somebody is missing, and the decision is to wait.
@@ -58,24 +89,11 @@ bool may_live_elsewhere(Plan& plan) {
   if (!plan.cluster->failsafe || plan.cluster->failsafe->empty()) return false;
   if (plan.cluster->term.released) return false;  // by the last leader itself
   const bool listed = plan.cluster->failsafe->contains(plan.id.node);
-  // A manual failover to this node: an operator knows that the last leader is gone for good.
-  const auto& request = plan.cluster->failover;
-  if (!listed && request.leader.empty() && request.candidate == plan.id.node) return false;
+  if (overrides_failsafe(plan)) return false;
   const auto remembers = plan.mem.started_at + plan.t.ttl;
   if (listed && plan.now >= remembers) return false;
-  std::vector<Member> others;
-  for (const auto& entry : *plan.cluster->failsafe) {
-    if (entry.first == plan.id.node) continue;
-    Member other;
-    other.name = entry.first;
-    other.api_url = entry.second;
-    others.push_back(std::move(other));
-  }
-  const auto since = round_began(plan);
-  std::vector<const Member*> asked;
-  for (const auto& other : others) asked.push_back(&other);
-  const auto probes = probe(plan, asked, since);
-  plan.wake_at(since + round_of(plan));
+  const auto others = listed_in_failsafe(plan);
+  const auto probes = probe_now(plan, others);
   for (const auto& other : others) {
     const bool answered = std::ranges::any_of(probes.answers, [&](const PeerStatus* peer) {
       return peer->node == other.name && peer->answered;
@@ -108,6 +126,19 @@ bool race_by_request(Plan& plan) {
       return plan.say("named to lead, but our timeline {} is older than the cluster's {}",
                       to_int(plan.node->timeline),
                       to_int(plan.cluster_timeline()));
+    // Unless the last leader itself says otherwise.
+    if (overrides_failsafe(plan)) {
+      const auto listed = listed_in_failsafe(plan);
+      const auto probes = probe_now(plan, listed);
+      for (const auto* peer : probes.answers)
+        if (peer->reachable && !peer->in_recovery)
+          return plan.say(
+              "named to lead, but {} answers that it runs as the primary: it leads without the store. Stop it "
+              "first",
+              peer->node.str());
+      if (!probes.waiting_for.empty())
+        return plan.say("named to lead; asking {} whether it still leads", probes.waiting_for.str());
+    }
     return take(plan, "this node was named to lead");
   }
   if (plan.paused) return plan.say("paused: only the named candidate may take the lock");

@@ -100,19 +100,33 @@ void LostCommitChecker::acknowledged(SimServer&, std::uint64_t row) {
   last_ = truth_.world.now();
 }
 
-void LostCommitChecker::became_writable(SimServer& server) {
+std::uint64_t LostCommitChecker::forget_missing(const SimServer& server, std::uint64_t& example) {
   std::set<std::uint64_t> there;
   for (const auto& record : server.data().wal)
     if (record.row != 0) there.insert(record.row);
-  std::uint64_t missing = 0;
-  std::uint64_t example = 0;
-  std::erase_if(acknowledged_, [&](std::uint64_t row) {
+  const auto missing = std::erase_if(acknowledged_, [&](std::uint64_t row) {
     if (there.contains(row)) return false;
-    ++missing;
     example = row;
     return true;
   });
   lost_ += missing;
+  return missing;
+}
+
+void LostCommitChecker::expect_all(const SimServer& primary) {
+  std::uint64_t example = 0;
+  const auto missing = forget_missing(primary, example);
+  if (missing > 0 && none_may_be_lost_)
+    truth_.world.violation(fmt::format("lost commits: {} leads without {} acknowledged rows, row {} among them",
+                                       primary.name(),
+                                       missing,
+                                       example));
+  expect_all_ = true;
+}
+
+void LostCommitChecker::became_writable(SimServer& server) {
+  std::uint64_t example = 0;
+  const auto missing = forget_missing(server, example);
   if (missing > 0 && (none_may_be_lost_ || expect_all_))
     truth_.world.violation(fmt::format(
         "lost commits: {} became the primary without {} acknowledged rows, row {} among them ({})",

@@ -6,6 +6,7 @@
 #include <exception>
 
 #include "spilo/model/keys.hpp"
+#include "spilo/runtime/cluster_store.hpp"
 
 namespace spilo::testing {
 namespace {
@@ -218,8 +219,15 @@ class Nemesis {
     const auto candidate = named ? cluster_.name(rng_.below(cluster_.size())) : std::string();
     const auto from = leader && rng_.chance(800) ? cluster_.name(*leader) : std::string();
     if (candidate.empty() && from.empty()) return;
+    // Who names a leader by hand has seen to it that no other runs where the store can't tell.
+    if (!leader && from.empty() && writable_elsewhere(candidate)) return;
     say(fmt::format("asks for a switchover from '{}' to '{}'", from, candidate));
     cluster_.request_switchover(from, candidate);
+  }
+  bool writable_elsewhere(const std::string& candidate) {
+    for (std::size_t host = 0; host < cluster_.size(); ++host)
+      if (cluster_.name(host) != candidate && cluster_.server(host).writable()) return true;
+    return false;
   }
   void request() {
     ha::OperatorRequest request;
@@ -313,8 +321,14 @@ void expect_recovery(SimCluster& cluster, const SwarmPlan& plan, bool wiped, Swa
                                 cluster.unhealthy()));
     return;
   }
-  // A request of the time of faults may still be carried out.
+  // A request of the time of faults may still be carried out, once its leader has read it.
   world.run_for(plan.cluster.timing.loop_wait * 3);
+  world.run_until(
+      [&] {
+        const auto view = parse_cluster(cluster.dcs().snapshot(cluster.scope()), TimePoint{});
+        return !view.failover.requested() || !world.violations().empty();
+      },
+      limit);
   cluster.run_until_healthy(limit);
   const auto promotions = cluster.promotions();
   world.run_for(plan.cluster.timing.loop_wait * 10);
@@ -332,7 +346,7 @@ void expect_switchover(SimCluster& cluster, const SwarmPlan& plan) {
   world.trace(
       "OPERATOR",
       fmt::format("switchover from {} to {}", cluster.name(*leader), cluster.name(candidate)));
-  cluster.commits().expect_all();
+  cluster.commits().expect_all(cluster.server(*leader));
   cluster.request_switchover(cluster.name(*leader), cluster.name(candidate));
   const auto limit = plan.cluster.timing.ttl * 2 + seconds(30);
   world.run_until([&] { return cluster.leader() == candidate || !world.violations().empty(); },

@@ -112,12 +112,17 @@ class LostCommitChecker final : public ServerWatcher {
       : truth_(truth), none_may_be_lost_(none_may_be_lost) {}
   void became_writable(SimServer& server) override;
   void acknowledged(SimServer& server, std::uint64_t row) override;
-  void expect_all() { expect_all_ = true; }
+  // From here on nothing that `primary` has may be lost. What it does not have was lost before, by the
+  // failovers until now.
+  void expect_all(const SimServer& primary);
   std::uint64_t acknowledged_count() const noexcept { return acknowledged_.size(); }
   std::uint64_t lost_count() const noexcept { return lost_; }
   TimePoint last_acknowledged() const noexcept { return last_; }
 
  private:
+  // Stops expecting what the server lacks, and says how much that is. `example`: one of the rows.
+  std::uint64_t forget_missing(const SimServer& server, std::uint64_t& example);
+
   Truth& truth_;
   bool none_may_be_lost_;
   bool expect_all_ = false;
