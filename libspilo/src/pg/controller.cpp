@@ -77,12 +77,19 @@ void PgController::Impl::changed() {
   if (wake && !closed) wake();
 }
 
+namespace {
+// Work begins some time after it was spawned, and the controller may be gone by then.
+Async<void> holding(std::shared_ptr<void>, Async<void> work) {
+  co_return co_await std::move(work);
+}
+}  // namespace
+
 // Work that nobody waits for. It holds the state itself and ends when the controller goes.
 void PgController::Impl::spawn(Async<void> work, std::string what) {
   auto signal = std::make_shared<asio::cancellation_signal>();
   background.push_back(signal);
   asio::co_spawn(executor,
-                 std::move(work),
+                 holding(shared_from_this(), std::move(work)),
                  asio::bind_cancellation_slot(
                      signal->slot(),
                      [weak = weak_from_this(), signal, what = std::move(what)](
@@ -106,8 +113,11 @@ void PgController::Impl::close() {
   wal_receiver.stop();
   for (auto& [slot, watch] : callback_watch) watch.stop();
   idle.reset();
-  const auto running = background;
-  for (const auto& signal : running) signal->emit(asio::cancellation_type::terminal);
+  // On the executor, where co_spawn's own handler passes it on at once: otherwise it would keep a bare
+  // pointer into the signal until later, when the work may have ended and the signal be gone.
+  asio::dispatch(executor, [running = background] {
+    for (const auto& signal : running) signal->emit(asio::cancellation_type::terminal);
+  });
 }
 
 Async<void> PgController::Impl::reload() {
