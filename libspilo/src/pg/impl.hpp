@@ -146,6 +146,8 @@ struct PgController::Impl : std::enable_shared_from_this<PgController::Impl> {
   // timelines.cpp
   Result<void> take_lower_timelines(TimelineId first_free);
   void remove_topmost_marks();
+  Result<void> check_new_timeline(TimelineId first_free) const;
+  Async<void> archive_marks();
   Result<void> may_write(std::string_view what) const;
 
   // files.cpp
@@ -260,6 +262,7 @@ struct PgController::Impl : std::enable_shared_from_this<PgController::Impl> {
   TimelineId replay_timeline{};  // of a standby, as it was last known
   Lsn replay_timeline_at{};      // at that position
   pid_t replay_timeline_of = 0;  // of that server
+  pid_t marks_offered_by = 0;    // the primary whose archive was offered the marks
   bool settings_stale = true;
   json::Value pending_reasons;
   bool pending_restart = false;

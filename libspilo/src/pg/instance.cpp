@@ -520,6 +520,8 @@ Async<void> PgController::Impl::promote(ha::Task task) {
     if (marked.has_error()) co_return marked.error();
   }
   auto promoted = co_await ask_for_promotion(*file, std::move(taken), deadline);
+  if (promoted.has_value() && task.timeline_min != TimelineId{})
+    promoted = check_new_timeline(task.timeline_min);
   if (promoted.has_error()) {
     // A promotion that was asked for can't be called off: it may end at any time, when somebody
     // else leads already. Only the end of the server ends it; it is a replica when it is started
@@ -528,6 +530,8 @@ Async<void> PgController::Impl::promote(ha::Task task) {
                 promoted.error().text());
     const auto killed = kill_now();
     if (killed.has_error()) log.error("{}", killed.error().text());
+    // Not left to our next start: somebody else may start it.
+    if (killed.has_value()) remove_topmost_marks();
     co_return promoted.error();
   }
   current_following.reset();

@@ -364,6 +364,11 @@ Async<NodeView> PgController::Impl::observe(TimePoint deadline) {
       view.problem = "the postmaster does not answer new connections";
     }
     forget_old_directories(view);
+    if (view.role == NodeView::Role::primary && !task_running && !closed &&
+        marks_offered_by != file->pid) {
+      marks_offered_by = file->pid;
+      spawn(archive_marks(), "archive the marks");
+    }
   }
   co_return view;
 }
