@@ -127,6 +127,54 @@ TEST_CASE("a server whose directory is moved away is ended, not forgotten") {
   }
 }
 
+TEST_CASE("a disk that does not answer holds up nothing but the look at it") {
+  Bench bench;
+  Node node(bench, "n1");
+  REQUIRE_OK(node.perform(ha::TaskKind::bootstrap));
+  REQUIRE(node.observe().accepts_writes());
+  const auto file = node.options.data_dir + "/PG_VERSION";
+  fs::rename(file, file + ".kept");
+  // Whoever opens it waits, as for a server of files that is away.
+  REQUIRE(::mkfifo(file.c_str(), 0600) == 0);
+  int beats = 0;  // what the loop does meanwhile
+  std::function<void(boost::system::error_code)> beat = [&](boost::system::error_code ec) {
+    if (ec) return;
+    ++beats;
+    bench.clock.async_wait(bench.clock.now() + 20ms,
+                           [&beat](boost::system::error_code next) { beat(next); });
+  };
+  beat({});
+  const auto observe = [&] { return run(bench.io, node.controller->observe(bench.clock.now() + 500ms)); };
+  const auto began = steady();
+  const auto known = observe();
+  CHECK(ms_since(began) < 5000);
+  REQUIRE(known.has_error());
+  CHECK(known.error().is(errc::timed_out));
+  CHECK(known.error().text().find("data_dir " + node.options.data_dir + " does not answer") !=
+        std::string::npos);
+  CHECK(beats > 5);
+  // A new agent does not take it for an empty directory, or for a server that is down.
+  node.agent();
+  const auto unknown = observe();
+  REQUIRE(unknown.has_value());
+  CHECK(unknown->data_dir == DataDir::unusable);
+  CHECK(unknown->alive());
+  CHECK_FALSE(unknown->accepts_writes());
+  const auto refused = node.stop();
+  REQUIRE(refused.has_error());
+  CHECK(refused.error().is(errc::timed_out));
+  CHECK(node.server_exists());
+  // It answers again: told at once.
+  const int changes = node.changes;
+  fs::rename(file + ".kept", bench.directory / "version");
+  { const std::ofstream wakes_the_readers(file); }
+  CHECK(run_until(
+      bench.io, [&] { return node.changes > changes; }, 10s));
+  fs::rename(bench.directory / "version", file);
+  CHECK(node.observe().accepts_writes());
+  REQUIRE_OK(node.stop());
+}
+
 TEST_CASE("a promotion that does not end in time never ends") {
   Bench bench;
   Node a(bench, "n1");

@@ -113,6 +113,7 @@ void PgController::Impl::close() {
   wal_receiver.stop();
   for (auto& [slot, watch] : callback_watch) watch.stop();
   idle.reset();
+  looking.reset();
   // On the executor, where co_spawn's own handler passes it on at once: otherwise it would keep a bare
   // pointer into the signal until later, when the work may have ended and the signal be gone.
   asio::dispatch(executor, [running = background] {
@@ -171,7 +172,8 @@ Async<void> PgController::Impl::perform(ha::Task task) {
                     "PostgreSQL refuses to run as root, so the agent must not be root either");
   if (task_running) co_return Error(errc::conflict, "another task is running");
   task_running = true;
-  auto programs = co_await ensure_programs();
+  auto programs = co_await disk_answers(clock.now() + 5s);
+  if (programs.has_value()) programs = co_await ensure_programs();
   Result<void> done = programs;
   if (programs.has_value()) {
     finish_swap();

@@ -1,5 +1,5 @@
 // The state of a PgController and everything it can do; the bodies are in files by topic:
-// controller.cpp (dispatch), observe.cpp, files.cpp (configuration), instance.cpp (start, stop,
+// controller.cpp (dispatch), observe.cpp, disk.cpp, files.cpp (configuration), instance.cpp (start, stop,
 // promote), upstream.cpp, rejoin_task.cpp, clone.cpp, bootstrap.cpp, slots.cpp, callbacks.cpp.
 #pragma once
 
@@ -95,6 +95,7 @@ struct PgController::Impl : std::enable_shared_from_this<PgController::Impl> {
 
   // observe.cpp
   Async<NodeView> observe(TimePoint deadline);
+  Async<NodeView> observe_now(TimePoint deadline);
   void look_at_directory(NodeView& view);
   void look_at_control_file(NodeView& view);
   void look_for_server(NodeView& view);
@@ -110,6 +111,10 @@ struct PgController::Impl : std::enable_shared_from_this<PgController::Impl> {
   Async<void> probe(PostmasterFile file);
   void report_down(NodeView& view);
   void forget_old_directories(const NodeView& view);
+
+  // disk.cpp
+  // timed_out: reading files of the data directory would block.
+  Async<void> disk_answers(TimePoint deadline);
 
   // instance.cpp
   std::optional<PostmasterFile> live_postmaster();
@@ -247,6 +252,11 @@ struct PgController::Impl : std::enable_shared_from_this<PgController::Impl> {
   bool probing = false;
   bool frozen = false;
   TimePoint probed_at{};
+
+  // The end of its pipe, while a thread looks whether the disk answers.
+  std::shared_ptr<boost::asio::posix::stream_descriptor> looking;
+  bool late_look_awaited = false;
+  bool seen = false;  // an observation has come to its end
 
   bool task_running = false;
   bool bootstrapping = false;

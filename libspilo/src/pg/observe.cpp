@@ -310,6 +310,26 @@ void PgController::Impl::without_answer(NodeView& view,
 }
 
 Async<NodeView> PgController::Impl::observe(TimePoint deadline) {
+  const auto began = clock.now();
+  auto answers = co_await disk_answers(deadline);
+  if (answers.has_value()) {
+    auto view = co_await observe_now(deadline);
+    seen = seen || view.has_value();
+    co_return view;
+  }
+  // What was known stays, and the caller has it. An agent that knows nothing yet must not take the
+  // directory for an empty one, or the server for down.
+  if (seen) co_return answers.error();
+  NodeView view;
+  view.observed_at = began;
+  view.data_dir = NodeView::DataDir::unusable;
+  view.process = NodeView::Process::hung;
+  view.role = NodeView::Role::primary;
+  view.problem = answers.error().detail();
+  co_return view;
+}
+
+Async<NodeView> PgController::Impl::observe_now(TimePoint deadline) {
   NodeView view;
   view.observed_at = clock.now();
   auto programs = co_await ensure_programs();
