@@ -102,13 +102,25 @@ Async<void> PgController::Impl::clean_leftovers() {
     co_return Result<void>{};
   }
   log.info("removing what an interrupted copy or creation left: {}", new_dir);
-  auto removed = co_await remove_tree(new_dir);
+  auto removed = co_await remove_data_directory(new_dir);
   if (removed.has_value()) ::unlink(copying_marker.c_str());
   co_return removed;
 }
 
-// A tablespace's directory on this node is either free for the copy, or a new one beside it is
-// used: an old one is needed until the new copy streams.
+// A place outside of the data directory (of a tablespace, or of pg_wal) is either free for the copy, or
+// a new one beside it is used: the old one is needed until the new copy streams.
+std::string PgController::Impl::free_place(const std::string& path) const {
+  bool in_use = false;
+  if (DIR* directory = ::opendir(path.c_str())) {
+    while (const dirent* entry = ::readdir(directory)) in_use = in_use || entry->d_name[0] != '.';
+    ::closedir(directory);
+  }
+  if (!in_use) return path;
+  const auto stamp =
+      std::chrono::duration_cast<std::chrono::seconds>(clock.wall_now().time_since_epoch());
+  return fmt::format("{}.{}", path, stamp.count());
+}
+
 Async<std::vector<std::string>> PgController::Impl::tablespace_mappings(ha::Upstream upstream) {
   std::vector<std::string> out;
   const auto params = upstream_params(upstream, rewind_account());
@@ -124,16 +136,10 @@ Async<std::vector<std::string>> PgController::Impl::tablespace_mappings(ha::Upst
       "pg_tablespace_location(oid) LIKE '/%'",
       clock.now() + 5s);
   if (rows.has_error()) co_return out;
-  const auto stamp =
-      std::chrono::duration_cast<std::chrono::seconds>(clock.wall_now().time_since_epoch());
   for (std::size_t row = 0; row < rows->all().size(); ++row) {
     const std::string location(rows->text(row, 0));
-    bool in_use = false;
-    if (DIR* directory = ::opendir(location.c_str())) {
-      while (const dirent* entry = ::readdir(directory)) in_use = in_use || entry->d_name[0] != '.';
-      ::closedir(directory);
-    }
-    if (in_use) out.push_back(fmt::format("{}={}.{}", location, location, stamp.count()));
+    const auto place = free_place(location);
+    if (place != location) out.push_back(fmt::format("{}={}", location, place));
   }
   co_return out;
 }
@@ -162,7 +168,8 @@ Async<void> PgController::Impl::copy_from(ha::Upstream upstream) {
       continue;
     }
     checkpoint_given = checkpoint_given || name == "checkpoint";
-    command.arg(value.empty() ? "--" + name : fmt::format("--{}={}", name, value));
+    const auto given = name == "waldir" ? free_place(value) : value;
+    command.arg(given.empty() ? "--" + name : fmt::format("--{}={}", name, given));
   }
   if (!checkpoint_given) command.arg("--checkpoint=fast");
   for (const auto& mapping : *mappings) command.arg("--tablespace-mapping=" + mapping);

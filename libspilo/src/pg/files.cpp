@@ -1,3 +1,4 @@
+#include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
@@ -5,12 +6,31 @@
 
 #include <cerrno>
 #include <cstring>
+#include <set>
 
 #include "impl.hpp"
 
 namespace spilo::pg {
 
 namespace {
+
+// Where a data directory goes on elsewhere: what pg_wal and the links in pg_tblspc point to.
+std::set<std::string> places_elsewhere(const std::string& directory) {
+  std::vector<std::string> links{directory + "/pg_wal"};
+  const auto spaces = directory + "/pg_tblspc";
+  if (DIR* open = ::opendir(spaces.c_str())) {
+    while (const dirent* entry = ::readdir(open))
+      if (entry->d_name[0] != '.') links.push_back(spaces + "/" + entry->d_name);
+    ::closedir(open);
+  }
+  std::set<std::string> out;
+  for (const auto& link : links) {
+    char target[4096];
+    const auto length = ::readlink(link.c_str(), target, sizeof target);
+    if (length > 0 && target[0] == '/') out.emplace(target, static_cast<std::size_t>(length));
+  }
+  return out;
+}
 
 Error file_error(std::string_view what, const std::string& path) {
   const auto code = errno == ENOENT ? errc::not_found : errc::command_failed;
@@ -38,6 +58,15 @@ std::string parent_of(const std::string& path) {
   const auto slash = path.find_last_of('/');
   if (slash == std::string::npos) return ".";
   return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+bool is_stamp(std::string_view text) {
+  constexpr std::string_view digits = "0123456789";
+  const auto first = std::min(text.find_first_not_of(digits), text.size());
+  if (first < 10) return false;
+  text.remove_prefix(first);
+  return text.empty() || (text.size() > 1 && text.front() == '.' &&
+                          text.find_first_not_of(digits, 1) == std::string_view::npos);
 }
 
 void sync_directory(const std::string& path) noexcept {
@@ -253,6 +282,24 @@ Async<void> PgController::Impl::remove_tree(std::string path) {
     co_return Error(errc::command_failed,
                     fmt::format("remove {}: {}", path, outcome->last_words()));
   co_return Result<void>{};
+}
+
+Async<void> PgController::Impl::remove_data_directory(std::string path) {
+  // A place that has not its name from us may be somebody else's too, however it came into these links.
+  const auto in_use = places_elsewhere(options.data_dir);
+  for (const auto& place : places_elsewhere(path)) {
+    if (in_use.contains(place)) continue;
+    if (!is_stamp(place.substr(place.find_last_of('.') + 1))) {
+      log.warning("{} is removed, but what it has in {} is left: it is the place that was configured; "
+                  "empty it if no other server uses it",
+                  path,
+                  place);
+      continue;
+    }
+    auto removed = co_await remove_tree(place);
+    if (removed.has_error()) co_return removed.error();
+  }
+  co_return co_await remove_tree(path);
 }
 
 }  // namespace spilo::pg

@@ -68,6 +68,8 @@ void end_writers_of(const std::string& directory);
 Error mount_point_error(const std::string& data_dir);
 void sync_directory(const std::string& path) noexcept;
 std::string parent_of(const std::string& path);
+// "1764035161" or "1764035161.2": what we append to names. What people have named otherwise is theirs.
+bool is_stamp(std::string_view text);
 
 struct UpstreamState {
   SystemId system_id;
@@ -167,6 +169,8 @@ struct PgController::Impl : std::enable_shared_from_this<PgController::Impl> {
   // The new path; empty when there was nothing.
   Result<std::string> move_aside(const std::string& path, const std::string& kind);
   Async<void> remove_tree(std::string path);
+  // A data directory that is needed no more, with what we made for it elsewhere.
+  Async<void> remove_data_directory(std::string path);
 
   // upstream.cpp
   ConnectParams upstream_params(const ha::Upstream& upstream, const Credentials& account) const;
@@ -192,6 +196,7 @@ struct PgController::Impl : std::enable_shared_from_this<PgController::Impl> {
   Async<void> copy_from(ha::Upstream upstream);
   Async<void> clean_leftovers();
   Async<std::vector<std::string>> tablespace_mappings(ha::Upstream upstream);
+  std::string free_place(const std::string& path) const;
   Result<void> mark_copy_complete();
   Result<void> swap_in();
   void finish_swap();

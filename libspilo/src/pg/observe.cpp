@@ -133,17 +133,6 @@ std::string written_at(const std::string& path) {
   return codec::dump_wall_time(WallTime(since));
 }
 
-// "1764035161" or "1764035161.2": what move_aside() appends. A directory that people have named
-// otherwise is theirs.
-bool is_stamp(std::string_view text) {
-  constexpr std::string_view digits = "0123456789";
-  const auto first = std::min(text.find_first_not_of(digits), text.size());
-  if (first < 10) return false;
-  text.remove_prefix(first);
-  return text.empty() || (text.size() > 1 && text.front() == '.' &&
-                          text.find_first_not_of(digits, 1) == std::string_view::npos);
-}
-
 std::string first_foreign_entry(const std::string& path) {
   std::string out;
   DIR* directory = ::opendir(path.c_str());
@@ -644,7 +633,7 @@ void PgController::Impl::forget_old_directories(const NodeView& view) {
   log.info("the new copy streams: removing {}", found);
   struct Work {
     static Async<void> run(std::shared_ptr<Impl> self, std::string path) {
-      auto removed = co_await self->remove_tree(path);
+      auto removed = co_await self->remove_data_directory(path);
       self->removing_old = false;
       // Try again only at the next start, should it fail.
       if (removed.has_error()) self->old_directories = false;
