@@ -4,6 +4,7 @@
 #include "spilo/consul/consul_store.hpp"
 #include "support/consul_server.hpp"
 #include "support/flaky_proxy.hpp"
+#include "support/process.hpp"
 
 using namespace spilo;
 using namespace spilo::test;

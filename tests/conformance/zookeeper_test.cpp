@@ -4,6 +4,7 @@
 
 #include "conformance/doctest_glue.hpp"
 #include "support/flaky_proxy.hpp"
+#include "support/process.hpp"
 #include "support/zookeeper_server.hpp"
 
 using namespace spilo;

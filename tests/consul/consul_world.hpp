@@ -11,6 +11,7 @@
 #include "spilo/runtime/system_clock.hpp"
 #include "support/consul_server.hpp"
 #include "support/flaky_proxy.hpp"
+#include "support/process.hpp"
 #include "support/run.hpp"
 
 namespace spilo::test {

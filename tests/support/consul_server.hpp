@@ -17,7 +17,7 @@
 
 #include "spilo/net/http.hpp"
 #include "spilo/runtime/system_clock.hpp"
-#include "support/process.hpp"
+#include "support/child.hpp"
 #include "support/run.hpp"
 
 namespace spilo::test {

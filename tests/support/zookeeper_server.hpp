@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "support/process.hpp"
+#include "support/child.hpp"
 
 namespace spilo::test {
 
@@ -27,8 +27,8 @@ class ZookeeperMember {
                   std::uint16_t client_port,
                   const std::string& ensemble,
                   const std::string& more)
-      : port_(client_port) {
-    const auto data = dir / fmt::format("zk{}", id);
+      : port_(client_port), data_(dir / fmt::format("zk{}", id)) {
+    const auto& data = data_;
     const auto file = dir / fmt::format("zk{}.cfg", id);
     std::filesystem::create_directories(data);
     std::ofstream(data + "/myid") << id << "\n";
@@ -104,9 +104,16 @@ class ZookeeperMember {
     process_->start();
     if (!wait_ready()) throw std::runtime_error("ZooKeeper did not come back: " + process_->log());
   }
+  // As after the loss of its disk.
+  void restart_empty() {
+    process_->end(SIGKILL);
+    std::filesystem::remove_all(data_ + "/version-2");
+    restart();
+  }
 
  private:
   std::uint16_t port_;
+  std::string data_;
   std::unique_ptr<Process> process_;
 };
 

@@ -58,6 +58,33 @@ TEST_CASE("a session that the server ended: told once, its keys are gone, a new 
   CHECK(w.read(other)->find("leader")->owner == again->session);
 }
 
+// A server that lost its data counts its changes from zero, and refuses whoever has seen more.
+TEST_CASE("a server that began anew, empty: the session is lost, and another one is opened" *
+          no_zookeeper) {
+  ZookeeperEnsemble ensemble;
+  ZookeeperWorld w;
+  auto& store = w.store(ZookeeperWorld::servers(ensemble));
+  auto& guest = w.store(ZookeeperWorld::servers(ensemble));  // has no session to lose
+  const auto lease = w.renew(store, 1s);
+  REQUIRE_MESSAGE(lease.has_value(), lease.error().text());
+  for (int i = 0; i < 30; ++i)
+    REQUIRE(w.put(store, "leader", "n1", 5s, dcs::Binding::session).has_value());
+  REQUIRE(w.read(guest)->find("leader") != nullptr);
+  ensemble[0].restart_empty();
+  const auto lost = wait_for_loss(w, store, 1s);
+  CHECK_MESSAGE(lost.is(errc::session_lost), lost.text());
+  CHECK(w.clock.now() >= lease->valid_until);
+  const auto empty = w.read(guest, 15s);
+  REQUIRE_MESSAGE(empty.has_value(), empty.error().text());
+  CHECK(empty->find("leader") == nullptr);
+  const auto again = w.renew(store, 1s);
+  REQUIRE_MESSAGE(again.has_value(), again.error().text());
+  CHECK(again->session != lease->session);
+  const auto put = w.put(store, "leader", "n1", 5s, dcs::Binding::session);
+  REQUIRE_MESSAGE(put.has_value(), put.error().text());
+  CHECK(w.read(guest)->find("leader")->owner == again->session);
+}
+
 TEST_CASE("an outage shorter than the timeout costs nobody an error, and no change is missed" *
           no_zookeeper) {
   ZookeeperEnsemble ensemble;

@@ -9,6 +9,7 @@
 #include "spilo/runtime/system_clock.hpp"
 #include "spilo/zookeeper/zookeeper_store.hpp"
 #include "support/flaky_proxy.hpp"
+#include "support/process.hpp"
 #include "support/run.hpp"
 #include "support/zookeeper_server.hpp"
 

@@ -116,6 +116,7 @@ class Link : public std::enable_shared_from_this<Link> {
   // A sync that was sent at `sent` on this connection was answered.
   void prove(TimePoint sent);
   std::uint64_t connection() const noexcept { return connections_; }
+  TimePoint heard() const noexcept { return heard_; }  // when a server last said something
 
   // The server does not answer: leaves it for the next one. Nothing happens when it has answered
   // since `since`.

@@ -89,6 +89,27 @@ void Session::notice_end() {
   if (events_.reset) events_.reset();
 }
 
+// The library tells each server the newest change that it has ever seen, and a server that knows
+// less refuses it. That keeps a client from going back in time, but a store that was lost and began
+// anew refuses it for ever, in a way that can't be told from other troubles. So a handle that had a
+// connection is given up once nobody can owe its session anything more: the next one goes on with
+// the session, if that is still known, and without the past. It may meet a server that is behind,
+// which nothing here depends on: see zookeeper_store.hpp for what is proven by `sync`.
+TimePoint Session::hopeless_at() const {
+  if (!link_ || link_->connection() == 0) return TimePoint::max();
+  return std::max(valid_until_,
+                  link_->heard() + std::chrono::milliseconds(link_->asked_timeout_ms()));
+}
+
+void Session::give_handle_up() {
+  options_.logger.warning(
+      "zookeeper: no server takes us back ({}): connecting anew, without what was seen before",
+      link_->trouble());
+  link_->close_quietly();
+  link_.reset();
+  if (events_.reset) events_.reset();
+}
+
 Async<void> Session::start(int timeout_ms, TimePoint deadline) {
   const auto self = shared_from_this();
   auto addresses = co_await addresses_of(executor_, clock_, options_.servers, deadline);
@@ -168,8 +189,12 @@ Async<std::shared_ptr<Link>> Session::link(TimePoint deadline) {
       co_await sleep_until(clock_, std::min(deadline, clock_.now() + 500ms));
       continue;
     }
+    if (clock_.now() >= hopeless_at()) {
+      give_handle_up();
+      continue;
+    }
     const auto link = link_;
-    const auto patience = std::min(deadline, clock_.now() + lookup_pause);
+    const auto patience = std::min({deadline, clock_.now() + lookup_pause, hopeless_at()});
     const auto told = co_await link->news().wait(patience);
     if (told.has_error()) last = told.error();
     if (link == link_ && !link->is_connected() && !is_numeric(options_.servers) &&

@@ -44,6 +44,8 @@ class Session : public std::enable_shared_from_this<Session> {
   // `given_up`: the store is told with the next renew().
   Async<void> close(bool given_up, TimePoint deadline);
   void notice_end();
+  TimePoint hopeless_at() const;
+  void give_handle_up();
   void forget();
   void watch_over(Duration pause);
   void look_after();

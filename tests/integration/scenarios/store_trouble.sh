@@ -78,6 +78,42 @@ scenario_store_wiped() {
   stayed "the primary stays and restores lock, configuration, history and system identifier"
 }
 
+# All members die and come back with nothing, on the same ports: a store that was lost and installed again. To our sessions it is another
+# one, whose numbers begin anew.
+scenario_store_replaced() {
+  calm
+  local id node began
+  # One more term of the old store, so that all its numbers are beyond those of the new one.
+  store_stop
+  store_start
+  keeps_writing 2
+  store_stop
+  for id in "${MEMBER_IDS[@]}"; do
+    need "member $id had data" test -d "$WORK/$STORE-$id"
+    rm -rf "$WORK/$STORE-$id"
+  done
+  store_start
+  began=$SECONDS
+  # Read from the store itself: the configuration, every member and the lock.
+  restored() {
+    local listed
+    ctl show-config 2>/dev/null | grep -q "ttl: $TTL" && listed=$(ctl list --format json 2>/dev/null) &&
+      grep -q '"Role": "Leader"' <<<"$listed" && [ "$(grep -o '"Member"' <<<"$listed" | wc -l)" = 3 ] && leader_is "$OLD"
+  }
+  need "the primary's keys and all members are in the new store" wait_for 90 restored
+  say "restored $((SECONDS - began)) s after the store's start"
+  keeps_writing $((TTL * 2))
+  for node in "${NODES[@]}"; do check "$node runs" node_runs "$node"; done
+  stayed "the primary stays and restores lock, configuration, history and system identifier"
+  # And the cluster is a whole one.
+  replicas
+  need "a switchover is done" ctl_says 0 switchover --candidate "$REPLICA" --force
+  need "the candidate leads" wait_for 20 leader_is "$REPLICA"
+  settle
+  judge
+  lost_none
+}
+
 # Every answer takes half of a lease longer.
 scenario_store_slow() {
   calm
