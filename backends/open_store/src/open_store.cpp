@@ -189,6 +189,27 @@ std::vector<zookeeper::Acl> read_acls(const json::Value& section,
   return out;
 }
 
+// A znode is written once and locked from then on: without an entry of set_acls that is about
+// ourselves the first node would shut out the cluster, itself included. We have no certificate to
+// show, so that x509 and its like are always somebody else.
+void check_own_acls(const zookeeper::Options& options, std::vector<std::string>& problems) {
+  using Acl = zookeeper::Acl;
+  if (options.acls.empty()) return;
+  int own = 0;
+  for (const auto& acl : options.acls) {
+    const bool shown = std::ranges::find(options.auths, acl.scheme, &zookeeper::Auth::scheme) !=
+                       options.auths.end();
+    const bool any_of_ours = acl.scheme == "auth" && !options.auths.empty();
+    if (acl.scheme == "world" || acl.scheme == "ip" || shown || any_of_ours) own |= acl.permissions;
+  }
+  constexpr int needed = Acl::read | Acl::write | Acl::create | Acl::erase;
+  if ((own & needed) == needed) return;
+  problems.push_back(
+      "zookeeper: set_acls would lock this node out of its own znodes: no principal that it can be "
+      "has READ, WRITE, CREATE and DELETE (or ALL). It can be one of a scheme in auth_data, such as "
+      "digest, or of the schemes world and ip; not one of x509, which needs TLS");
+}
+
 // "10.0.0.1:2181", "[::1]:2181": what the configuration has made of the hosts.
 std::optional<zookeeper::Server> read_server(std::string_view text) {
   const auto colon = text.rfind(':');
@@ -228,6 +249,7 @@ Result<OpenedStore> open(any_io_executor executor,
   if (const auto* auths = section.auth_data.as_object())
     for (const auto& [scheme, credential] : *auths)
       options.auths.push_back(zookeeper::Auth{scheme, credential.scalar_text()});
+  if (problems.empty()) check_own_acls(options, problems);
   if (!problems.empty())
     return Error(errc::invalid_argument, fmt::format("{}", fmt::join(problems, "; ")));
   options.base =
