@@ -1,7 +1,7 @@
 # Sourced: what a fresh Debian 12 lacks, and how it is installed, as root or with sudo.
 build_packages=(cmake ninja-build g++ pkg-config libboost1.81-dev libboost-json1.81-dev libboost-url1.81-dev libpq-dev
   libfmt-dev libcli11-dev libssl-dev libyaml-cpp-dev libsqlite3-dev libzookeeper-st-dev doctest-dev postgresql-15 util-linux procps)
-test_packages=(clang openssl iproute2 etcd-server patroni libzookeeper-java default-jre-headless iptables)
+test_packages=(clang openssl iproute2 etcd-server patroni python3-consul python3-kazoo libzookeeper-java default-jre-headless iptables)
 
 install_packages() {
   local missing=()
