@@ -51,3 +51,59 @@ scenario_store_down() {
   outage_below 1000
   set_config "{\"ttl\": $TTL, \"retry_timeout\": $RETRY_TIMEOUT}" "\"ttl\": $TTL"
 }
+
+# The agent and the guard (if there is one: SPILO_GUARD=off) die at once while the store is away: nothing watches over the primary's
+# server, which lives on. The agent that starts again has nobody to vouch for it: it ends it after a ttl, unless the cluster is paused,
+# which patroni.dynamic.json remembers.
+scenario_unguarded() {
+  shared_cluster
+  local server before
+  leave_alone() { # leave_alone: OLD's server, without agent and guard, the store away
+    local guard
+    server=$(postmaster "$OLD") guard=$(guard_pid "$OLD")
+    store_stop
+    node_kill "$OLD" KILL
+    [ "${SPILO_GUARD:-on}" = on ] || check "there is no guard" test -z "$guard"
+    [ -z "$guard" ] || kill -9 "$guard"
+    node_gone "$OLD"
+    a_while $((TTL + 2)) # longer than the lease
+    need "the server lives on, watched by nobody" test "$(postmaster "$OLD")" = "$server"
+    before=$(acks)
+    check "and takes writes" wait_for 20 acks_grow "$before"
+    begin "$OLD"
+  }
+  takes_no_writes() { ! server_runs "$OLD" || [ "$(postmaster "$OLD")" != "$server" ] || [ "$(sql "$OLD" 'select pg_is_in_recovery()')" = t ]; }
+  leave_alone
+  need "the agent ends it after a ttl" wait_for $((TTL + 10)) takes_no_writes
+  a_while 2
+  # Back as a standby at most: the store has not told who leads.
+  check "nobody leads" eval '! find_leader'
+  before=$(acks)
+  a_while $((TTL + 1))
+  check "no row is acknowledged by anybody" test "$(acks)" = "$before"
+  store_start
+  need "somebody leads" wait_for 40 find_leader
+  settle
+  judge
+  lost_hardly_any
+
+  find_leader
+  OLD=$LEADER
+  wait_for 60 rested
+  since
+  need "pause is recognised by all ($OLD leads)" ctl_says 0 pause --wait
+  need "and kept beside the data" grep -Eq '"pause": ?true' "$WORK/$OLD/data/patroni.dynamic.json"
+  leave_alone
+  a_while $((TTL * 2 + 3))
+  check "the paused server runs on" test "$(postmaster "$OLD")" = "$server"
+  before=$(acks)
+  check "and takes writes" wait_for 20 acks_grow "$before"
+  store_start
+  need "it leads when the store is back" wait_for 40 leader_is "$OLD"
+  check "resume is recognised by all" ctl_says 0 resume --wait
+  settle
+  check "with the same server" test "$(postmaster "$OLD")" = "$server"
+  judge
+  lost_none
+  outage_below 1000
+}
