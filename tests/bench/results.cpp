@@ -132,4 +132,56 @@ bool Results::unsafe() const {
   });
 }
 
+namespace {
+
+std::string cell(const Results& results, const Row* row) {
+  if (row == nullptr) return "-";  // not measured, or the store counts none
+  const auto low = figure(row->minimum(), row->unit);
+  const auto high = figure(row->maximum(), row->unit);
+  auto out = figure(row->median(), row->unit);
+  if (low != high) out += fmt::format(" ({} to {})", low, high);
+  const auto* floor = results.find(row->floor);
+  if (floor != nullptr) out += fmt::format("; {:.1f}", row->median() / floor->median());
+  return out;
+}
+
+// The samples of that floor in all runs, as one row.
+std::string floor_cell(const std::vector<std::pair<std::string, Results>>& stores,
+                       const std::string& id) {
+  Row all;
+  all.unit = "ms";
+  for (const auto& [name, results] : stores)
+    if (const auto* row = results.find(id))
+      all.samples.insert(all.samples.end(), row->samples.begin(), row->samples.end());
+  return all.samples.empty() ? "" : cell(Results(), &all);
+}
+
+}  // namespace
+
+std::string side_by_side(const std::vector<std::pair<std::string, Results>>& stores) {
+  if (stores.empty()) return {};
+  std::string out = "| median (min to max); ratio to the floor of the same run | floor |";
+  std::string rule = "|---|---|";
+  for (const auto& [name, results] : stores) {
+    out += fmt::format(" {} |", name);
+    rule += "---|";
+  }
+  out += "\n" + rule + "\n";
+  for (const auto& row : stores.front().second.rows()) {
+    const bool measured = std::any_of(stores.begin(), stores.end(), [&](const auto& one) {
+      return one.second.find(row.id) != nullptr;
+    });
+    if (!measured || row.id.starts_with("floor-")) continue;
+    const auto title = row.title.substr(row.title.find_first_not_of(' '));
+    out += fmt::format("| {}{} | {} |",
+                       title,
+                       row.unit.empty() ? "" : ", " + row.unit,
+                       row.floor.empty() ? "" : floor_cell(stores, row.floor));
+    for (const auto& [name, results] : stores)
+      out += fmt::format(" {} |", cell(results, results.find(row.id)));
+    out += "\n";
+  }
+  return out;
+}
+
 }  // namespace bench

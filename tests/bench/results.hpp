@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "spilo/core/json.hpp"
@@ -35,6 +36,7 @@ class Results {
   Row& add(Row row);
   Row& at(const std::string& id);
   const Row* find(const std::string& id) const;
+  const std::vector<Row>& rows() const noexcept { return rows_; }
 
   // For people: one line a row; rows without samples are left out.
   std::string table() const;
@@ -49,6 +51,10 @@ class Results {
 
   std::vector<Row> rows_;
 };
+
+// What several stores took, by name, as a table in Markdown: a column each, and the floor of all of
+// their runs in the first one. Rows that nothing was measured for are left out.
+std::string side_by_side(const std::vector<std::pair<std::string, Results>>& stores);
 
 // The first figure of /proc/loadavg.
 double load_average();
