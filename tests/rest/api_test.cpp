@@ -21,8 +21,8 @@ struct Fixture : test::SimFixture {
   NodeControl control() {
     NodeControl out;
     out.ask = [this](ha::OperatorRequest request) { return ask(std::move(request)); };
-    out.hear_failsafe = [this](NodeName leader, std::string, std::string) {
-      return hear(std::move(leader));
+    out.hear_failsafe = [this](NodeName leader, std::string, std::string, Duration ttl) {
+      return hear(std::move(leader), ttl);
     };
     out.refresh = [this](Duration, TimePoint) -> asio::awaitable<void> {
       ++refreshed;
@@ -48,8 +48,9 @@ struct Fixture : test::SimFixture {
     }
     co_return std::pair<int, std::string>(answer_status, "as told");
   }
-  Async<std::pair<int, std::string>> hear(NodeName leader) {
+  Async<std::pair<int, std::string>> hear(NodeName leader, Duration ttl) {
     heard = leader.str();
+    heard_ttl = ttl;
     co_return std::pair<int, std::string>(200, "Accepted");
   }
   void publish(const std::function<void(PublicStatus&)>& change) {
@@ -87,6 +88,7 @@ struct Fixture : test::SimFixture {
 
   std::vector<ha::OperatorRequest> asked;
   std::string heard;
+  Duration heard_ttl{};
   int refreshed = 0;
   int resolved = 0;
   int answer_status = 200;
@@ -326,6 +328,9 @@ TEST_CASE("rest api: failsafe") {
   CHECK(answer.body() == "Accepted");
   CHECK(answer.header("lsn") == "4711");
   CHECK(f.heard == "n1");
+  CHECK(f.heard_ttl == 0s);
+  CHECK(f.call("POST", "/failsafe", R"({"name":"n1","ttl":60})").status() == 200);
+  CHECK(f.heard_ttl == 60s);
   f.publish([](PublicStatus& s) { s.node->role = NodeView::Role::primary; });
   f.heard.clear();
   const auto refused = f.call("POST", "/failsafe", R"({"name":"n1"})");
@@ -370,8 +375,8 @@ TEST_CASE("rest api over real sockets: HttpPeers asks a node whose store is dead
   Operations operations(store, nobody, &board);
   std::string heard;
   NodeControl control;
-  control.hear_failsafe =
-      [&heard](NodeName leader, std::string, std::string) -> Async<std::pair<int, std::string>> {
+  control.hear_failsafe = [&heard](NodeName leader, std::string, std::string, Duration)
+      -> Async<std::pair<int, std::string>> {
     heard = leader.str();
     co_return std::pair<int, std::string>(200, "Accepted");
   };

@@ -4,6 +4,8 @@
 
 #include <doctest/doctest.h>
 
+#include "spilo/core/json.hpp"
+#include "spilo/model/keys.hpp"
 #include "spilo/testing/sim_swarm.hpp"
 
 using namespace spilo;
@@ -120,6 +122,30 @@ TEST_CASE("cluster: with failsafe a store outage of two minutes leaves the prima
   cluster.dcs().set_down(SimDcs::Down::refusing);
   cluster.world().run_for(2min);
   cluster.dcs().set_down(SimDcs::Down::no);
+  CHECK_MESSAGE(cluster.run_until_healthy(60s), cluster.unhealthy());
+  CHECK(cluster.promotions() == promotions);
+  check_clean(cluster);
+}
+
+TEST_CASE("cluster: a raised ttl binds a member that has not read it, when it promises") {
+  SimCluster cluster(options(7));
+  cluster.start_all();
+  REQUIRE(cluster.run_until_healthy(30s));
+  cluster.world().run_for(10s);
+  const auto first = *cluster.leader();
+  const auto stale = (first + 1) % cluster.size();
+  const auto promotions = cluster.promotions();
+  // Listed in `failsafe` still, when the store goes silent for everybody.
+  cluster.dcs().link(cluster.node(stale)).cut = true;
+  auto config = *json::parse(cluster.dcs().peek(cluster.scope(), keys::config)->value);
+  config.set("ttl", 30);
+  cluster.dcs().put(cluster.scope(), keys::config, json::dump(config));
+  cluster.world().run_for(2s);
+  cluster.dcs().set_down(SimDcs::Down::silent);
+  cluster.world().run_for(2min);
+  CHECK(cluster.server(first).writable());
+  check_clean(cluster);
+  cluster.heal();
   CHECK_MESSAGE(cluster.run_until_healthy(60s), cluster.unhealthy());
   CHECK(cluster.promotions() == promotions);
   check_clean(cluster);

@@ -315,6 +315,12 @@ TEST_CASE("decide: an outage of the store with failsafe") {
        },
        "secondary",
        {"reply 200 Accepted"}},
+      {"a promise holds for the leader's ttl, which may be longer than the one read here",
+       [](Case& c) {
+         c.facts.failsafe_questions = {{9, NodeName("n2"), 60s}};
+       },
+       "secondary",
+       {"reply 200 Accepted"}},
       {"who leads does not promise",
        [](Case& c) {
          c.i_lead();
@@ -330,6 +336,32 @@ TEST_CASE("decide: an outage of the store with failsafe") {
        "secondary",
        {"reply 500 Running as a leader"}},
   });
+}
+
+TEST_CASE("decide: a promise holds for the longer of both ttls, and never gets shorter") {
+  const auto promised = [](Duration ttl, TimePoint before) {
+    auto c = healthy();
+    c.facts.failsafe_questions = {{9, NodeName("n2"), ttl}};
+    c.memory.failsafe_promised_until = before;
+    return ha::decide(c.id, c.facts, c.memory).memory.failsafe_promised_until;
+  };
+  const auto mine = ha::timing(healthy().id, healthy().facts).ttl;
+  CHECK(promised(Duration(0), TimePoint{}) == t0 + mine);  // a sender that does not say
+  CHECK(promised(mine / 2, TimePoint{}) == t0 + mine);
+  CHECK(promised(mine * 3, TimePoint{}) == t0 + mine * 3);
+  CHECK(promised(mine, t0 + mine * 2) == t0 + mine * 2);
+}
+
+TEST_CASE("decide: the leader counts on what it asked for, not on a ttl that was raised since") {
+  auto c = healthy();
+  c.i_lead();
+  c.facts.store_answers = false;
+  c.memory.failsafe_asked_at = t0 - 100ms;
+  c.memory.failsafe_asked_ttl = 10s;
+  c.config().timing.ttl = 60s;
+  for (const auto* name : {"n2", "n3"})
+    c.facts.failsafe_answers[NodeName(name)] = FailsafeAnswer{NodeName(name), true};
+  CHECK(ha::decide(c.id, c.facts, c.memory).memory.failsafe_until == t0 - 100ms + 10s);
 }
 
 TEST_CASE("decide: the race") {

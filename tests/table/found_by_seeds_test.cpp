@@ -397,3 +397,63 @@ TEST_CASE("found by seeds: a leader whose new server hangs still says what clust
   CHECK(write->key == keys::initialize);
   CHECK(write->value == tables::system_id.str());
 }
+
+TEST_CASE("found by seeds: a list of failsafe that may have been written counts (12827, 15009)") {
+  const auto outage = [](Case& c) {
+    c.i_lead();
+    c.facts.store_answers = false;
+    c.facts.session_valid_until = t0 + 2s;
+    c.cluster().failsafe_version = dcs::Version{5, 1};
+    c.memory.failsafe_offered_at = c.cluster().failsafe_version;
+  };
+  const auto list = [](std::initializer_list<const char*> names) {
+    std::map<NodeName, std::string> out;
+    for (const auto* name : names) out[NodeName(name)] = std::string("http://") + name;
+    return out;
+  };
+  check({
+      {"whom it adds is asked too",
+       [&](Case& c) {
+         outage(c);
+         c.memory.failsafe_offered = {list({"n1", "n2", "n3", "n4"})};
+       },
+       "keep-lock",
+       {"ask-failsafe n2 n3 n4"}},
+      {"and has to promise",
+       [&](Case& c) {
+         outage(c);
+         c.facts.session_valid_until = t0 + 1s;
+         c.memory.failsafe_offered = {list({"n1", "n2", "n3", "n4"})};
+         c.memory.failsafe_asked_at = t0 - 100ms;
+         for (const auto* name : {"n2", "n3"})
+           c.facts.failsafe_answers[NodeName(name)] = FailsafeAnswer{NodeName(name), true};
+       },
+       "lease-expiring",
+       {"start-task stop"}},
+      {"one without us binds nobody: nobody is asked",
+       [&](Case& c) {
+         outage(c);
+         c.memory.failsafe_offered = {list({"n1", "n2", "n3"}), list({})};
+       },
+       "keep-lock",
+       {}},
+      {"no list is written while others' promises outlast the lease",
+       [&](Case& c) {
+         c.i_lead();
+         c.cluster().failsafe->erase(NodeName("n3"));
+         c.memory.failsafe_until = c.facts.session_valid_until + 1s;
+       },
+       "keep-lock",
+       {}},
+  });
+
+  auto c = healthy();
+  c.i_lead();
+  c.cluster().failsafe->erase(NodeName("n3"));
+  c.cluster().failsafe_version = dcs::Version{5, 1};
+  const auto decision = ha::decide(c.id, c.facts, c.memory);
+  const auto* write = find<ha::WriteKey>(decision);
+  REQUIRE(write != nullptr);
+  CHECK(write->at == c.cluster().failsafe_version);  // a late duplicate replaces no younger list
+  CHECK(decision.memory.failsafe_offered.size() == 1);
+}

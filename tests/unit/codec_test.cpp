@@ -218,6 +218,12 @@ TEST_CASE("status, failsafe and term") {
   CHECK_FALSE(codec::parse_failsafe("[]").has_value());
   CHECK_FALSE(codec::parse_failsafe("").has_value());
   CHECK(codec::parse_failsafe(R"({"a":null})")->at(NodeName("a")).empty());
+  const auto promised = [](std::string ttl) {
+    return codec::parse_promise_ttl(*json::parse(R"({"name":"a","ttl":)" + ttl + "}"));
+  };
+  CHECK(promised("30") == std::chrono::seconds(30));
+  for (const char* ttl : {"0", "-1", "1e9", "null", "[]", "999999999999999999999"}) CHECK(promised(ttl) == Duration(0));
+  CHECK(json::dump(codec::dump_promise_ttl(std::chrono::milliseconds(2500))) == "3");  // never less than is counted on
 
   const char* term = R"({"number":3,"holder":"a","timeline":2})";
   CHECK(codec::dump_term(codec::parse_term(term)) == term);

@@ -191,12 +191,16 @@ void keep_failsafe(Plan& plan) {
   } else if (!plan.cluster->failsafe) {
     return;
   }
-  if (plan.cluster->failsafe == members) return;
-  plan.emit_once(InFlight::failsafe_key,
-                 WriteKey{.kind = InFlight::failsafe_key,
-                          .key = keys::failsafe,
-                          .value = codec::dump_failsafe(members),
-                          .fence = plan.cluster->leader});
+  if (plan.cluster->failsafe == members || plan.busy(InFlight::failsafe_key)) return;
+  // Whoever is listed newly has promised nothing: promises that outlast the lease are others'.
+  if (plan.mem.failsafe_until > plan.f.session_valid_until) return;
+  write(plan,
+        InFlight::failsafe_key,
+        keys::failsafe,
+        codec::dump_failsafe(members),
+        plan.cluster->failsafe_version);
+  plan.mem.failsafe_offered_at = plan.cluster->failsafe_version;
+  plan.mem.failsafe_offered.push_back(std::move(members));
 }
 
 void keep_slots(Plan& plan) {

@@ -43,7 +43,7 @@ class Fold {
     f_.cluster_stale = true;
   }
   void operator()(FailsafeHeard& event) {
-    f_.failsafe_questions.push_back(FailsafeQuestion{event.request, std::move(event.leader)});
+    f_.failsafe_questions.push_back(FailsafeQuestion{event.request, std::move(event.leader), event.ttl});
   }
 
   void operator()(ClusterRead& event) {
@@ -89,6 +89,8 @@ class Fold {
       m_.request_seen_at = f_.now;
     }
     m_.request_version = view.failover.version;
+    // Each was to replace the list at that version only: what stands now is what was read.
+    if (view.failsafe_version != m_.failsafe_offered_at) m_.failsafe_offered.clear();
     // A store that has lost the configuration, or holds one that can't be read: the last good one stays in force.
     if (!view.config && f_.cluster) view.config = std::move(f_.cluster->config);
     f_.cluster = std::move(view);
@@ -151,6 +153,7 @@ class Fold {
     m_.unlocked_since = TimePoint{};
     m_.reclaim_until = TimePoint{};
     m_.released_at = TimePoint{};
+    m_.failsafe_offered.clear();  // they required the lock as it was
     if (f_.cluster) {
       f_.cluster->leader = std::move(event.leader);
       f_.cluster->term = std::move(event.term);
@@ -228,6 +231,8 @@ class Fold {
     if (event.kind == InFlight::status) m_.status_at = f_.now;
     if (event.kind != InFlight::status && event.kind != InFlight::publish) f_.write_failed_at = f_.now;
     if (event.kind == InFlight::initialize) m_.claim_written_at = m_.claim_failed_at = f_.now;
+    if (event.kind == InFlight::failsafe_key && is_certain(event.error) && !m_.failsafe_offered.empty())
+      m_.failsafe_offered.pop_back();
     f_.cluster_stale = true;
     if (!is_certain(event.error)) store_failed(event.error);
   }

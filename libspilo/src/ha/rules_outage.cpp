@@ -10,6 +10,15 @@ bool store_speaks(const Plan& plan) {
   return plan.f.store_answers && plan.f.read_failed_at == TimePoint{};
 }
 
+// Whose promises it takes: the members of the list that stands in the store, and of those that may stand
+// there by now.
+std::map<NodeName, std::string> promisers(const Plan& plan) {
+  auto all = *plan.cluster->failsafe;
+  for (const auto& list : plan.mem.failsafe_offered)
+    for (const auto& [name, url] : list) all[name] = url;
+  return all;
+}
+
 // May our lease be replaced by promises: we lead, we are listed, and the store is the only thing
 // that is missing.
 bool may_ask(Plan& plan) {
@@ -24,20 +33,20 @@ bool may_ask(Plan& plan) {
     plan.wake_at(overdue);
     if (plan.now < overdue) return false;
   }
-  return plan.cluster->failsafe && plan.cluster->failsafe->contains(plan.id.node);
+  const auto listed = [&](const auto& list) { return list.contains(plan.id.node); };
+  return plan.cluster->failsafe && listed(*plan.cluster->failsafe) &&
+         std::ranges::all_of(plan.mem.failsafe_offered, listed);
 }
 
 void evaluate(Plan& plan) {
-  std::size_t accepted = 0;
-  for (const auto& [name, url] : *plan.cluster->failsafe) {
+  for (const auto& [name, url] : promisers(plan)) {
+    if (name == plan.id.node) continue;
     const auto answer = plan.f.failsafe_answers.find(name);
-    if (name == plan.id.node ||
-        (answer != plan.f.failsafe_answers.end() && answer->second.accepted))
-      ++accepted;
+    if (answer == plan.f.failsafe_answers.end() || !answer->second.accepted) return;
   }
-  if (accepted < plan.cluster->failsafe->size()) return;
-  // The promise of each counts from before it was asked for.
-  plan.mem.failsafe_until = plan.mem.failsafe_asked_at + plan.t.ttl;
+  // The promise of each counts from before it was asked for, and for what it was asked for: a ttl that
+  // was raised since then was promised by nobody.
+  plan.mem.failsafe_until = plan.mem.failsafe_asked_at + plan.mem.failsafe_asked_ttl;
   plan.mem.failsafe_asked_at = TimePoint{};
 }
 
@@ -64,9 +73,10 @@ void ask_failsafe(Plan& plan) {
     plan.wake_at(again);
     return;
   }
-  auto members = *plan.cluster->failsafe;
+  auto members = promisers(plan);
   members.erase(plan.id.node);
   plan.mem.failsafe_asked_at = plan.now;
+  plan.mem.failsafe_asked_ttl = plan.t.ttl;
   if (members.empty()) {
     plan.mem.failsafe_until = plan.now + plan.t.ttl;
     plan.mem.failsafe_asked_at = TimePoint{};
@@ -75,7 +85,7 @@ void ask_failsafe(Plan& plan) {
     return;
   }
   plan.wake_at(plan.now + std::clamp<Duration>(plan.t.ttl / 20, 200ms, 1s));
-  plan.emit(AskFailsafe{.members = std::move(members), .asked_at = plan.now});
+  plan.emit(AskFailsafe{.members = std::move(members), .asked_at = plan.now, .ttl = plan.t.ttl});
 }
 
 void answer_failsafe(Plan& plan) {
@@ -85,7 +95,10 @@ void answer_failsafe(Plan& plan) {
     plan.reply(question.request, leads ? 500 : 200, leads ? "Running as a leader" : "Accepted");
     if (leads) continue;
     plan.mem.failsafe_promised_to = question.leader;
-    plan.mem.failsafe_promised_until = plan.now + plan.t.ttl;
+    // The leader may know of a longer ttl than we have read: it counts on that one. What was promised
+    // before stays promised.
+    plan.mem.failsafe_promised_until = std::max(plan.mem.failsafe_promised_until,
+                                                plan.now + std::max(plan.t.ttl, question.ttl));
   }
 }
 

@@ -337,6 +337,18 @@ std::string dump_failsafe(const std::map<NodeName, std::string>& members) {
   return json::dump(out);
 }
 
+json::Value dump_promise_ttl(Duration ttl) {
+  return json::Value(std::int64_t{std::chrono::ceil<std::chrono::seconds>(ttl).count()});
+}
+
+Duration parse_promise_ttl(const json::Value& body) {
+  // No store grants a session of more than a day: a promise without end would keep the cluster without
+  // a leader.
+  constexpr std::int64_t longest = 86'400;
+  const auto ttl = body.get_int("ttl").value_or(0);
+  return std::chrono::seconds(ttl > 0 && ttl <= longest ? ttl : 0);
+}
+
 Term parse_term(std::string_view text) {
   const auto data = tolerant(text);
   Term out;

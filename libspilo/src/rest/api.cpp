@@ -345,8 +345,9 @@ RestApi::Reply RestApi::failsafe(Request request) {
     co_return text_reply(500, "Running as a leader");
   if (!node_.hear_failsafe) co_return text_reply(503, "this node takes no requests");
   NodeName leader(name);
+  const auto ttl = codec::parse_promise_ttl(document);
   auto answer = co_await node_.hear_failsafe(
-      std::move(leader), document.get_string("conn_url"), document.get_string("api_url"));
+      std::move(leader), document.get_string("conn_url"), document.get_string("api_url"), ttl);
   if (!answer) co_return text_reply(503, answer.error().text());
   net::HttpResponse reply = text_reply(answer->first, answer->second);
   if (answer->first != 200) co_return reply;

@@ -71,8 +71,10 @@ ClusterView parse_cluster(const dcs::Snapshot& snapshot, TimePoint read_started)
   if (const auto* entry = snapshot.find(keys::history))
     out.history = codec::parse_history(entry->value);
   out.status = parse_optime(snapshot);
-  if (const auto* entry = snapshot.find(keys::failsafe))
+  if (const auto* entry = snapshot.find(keys::failsafe)) {
     out.failsafe = codec::parse_failsafe(entry->value);
+    out.failsafe_version = entry->version;
+  }
   if (const auto* entry = snapshot.find(keys::term)) {
     out.term = codec::parse_term(entry->value);
     out.term.version = entry->version;

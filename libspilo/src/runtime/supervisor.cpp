@@ -12,6 +12,7 @@
 
 #include "public_status.hpp"
 #include "spilo/core/assert.hpp"
+#include "spilo/model/codec.hpp"
 #include "spilo/runtime/cluster_store.hpp"
 #include "spilo/runtime/lease_keeper.hpp"
 #include "spilo/runtime/operation_set.hpp"
@@ -325,6 +326,8 @@ struct Supervisor::Impl : std::enable_shared_from_this<Supervisor::Impl> {
     body.set("conn_url", id.conn_url);
     body.set("api_url", id.api_url);
     body.set("slots", json::Value::object());
+    // Not of the contract: whoever does not know it promises for a ttl of its own.
+    body.set("ttl", codec::dump_promise_ttl(e.ttl));
     const auto text = json::dump(body, json::Style::spaced);
     // Until the promise would be needed, not a constant: a slow network is no reason to demote.
     const auto safe = ha::safe_until(id, machine.facts(), machine.memory());
@@ -567,13 +570,15 @@ Async<std::pair<int, std::string>> Supervisor::ask(ha::OperatorRequest request) 
 
 Async<std::pair<int, std::string>> Supervisor::hear_failsafe(NodeName leader,
                                                              std::string conn_url,
-                                                             std::string api_url) {
+                                                             std::string api_url,
+                                                             Duration ttl) {
   const auto impl = impl_;
   if (impl->finished || !impl->executor)
     co_return Error(errc::unavailable, "the supervisor does not run");
   std::uint64_t id = 0;
   const auto question = impl->ask(id);
-  impl->post(ha::FailsafeHeard{std::move(leader), std::move(conn_url), std::move(api_url), id});
+  impl->post(
+      ha::FailsafeHeard{std::move(leader), std::move(conn_url), std::move(api_url), id, ttl});
   const bool answered = co_await question->signal.wait();
   if (!answered) co_return Error(errc::cancelled, "waiting for the answer to a leader");
   co_return question->answer;

@@ -70,7 +70,8 @@ boost::asio::awaitable<FailsafeAnswer> answer_failsafe(Supervisor& supervisor,
   NodeName leader(parsed->get_string("name"));
   std::string conn_url = parsed->get_string("conn_url");
   std::string api_url = parsed->get_string("api_url");
-  const auto reply = co_await supervisor.hear_failsafe(leader, conn_url, api_url);
+  const auto reply = co_await supervisor.hear_failsafe(
+      leader, conn_url, api_url, codec::parse_promise_ttl(*parsed));
   given.accepted = reply.has_value() && reply->first == 200;
   if (!reply.has_value()) {
     given.problem = reply.error().text();

@@ -89,6 +89,7 @@ struct KillServer {
 struct AskFailsafe {
   std::map<NodeName, std::string> members;  // without ourselves
   TimePoint asked_at{};                     // promises count from here
+  Duration ttl{};                           // and for so long
   bool operator==(const AskFailsafe&) const = default;
 };
 struct Configure {

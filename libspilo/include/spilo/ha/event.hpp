@@ -41,6 +41,7 @@ struct FailsafeHeard {
   // Answered by Reply{request, …}: 200 is a promise not to take the lock for a ttl. Only the
   // machine can give it, because it alone knows whether it is taking the lock just now.
   std::uint64_t request = 0;
+  Duration ttl{};  // for how long the leader counts on the promise; zero: it did not say
 };  // POST /failsafe was accepted
 // Ends of effects.
 struct ClusterRead {

@@ -94,6 +94,7 @@ struct OperatorRequest {
 struct FailsafeQuestion {
   std::uint64_t request = 0;
   NodeName leader;
+  Duration ttl{};  // the leader's own; zero: it did not say
   bool operator==(const FailsafeQuestion&) const = default;
 };
 
@@ -173,7 +174,12 @@ struct Memory {
 
   // A store outage.
   TimePoint failsafe_asked_at{};  // zero: no round is open
+  Duration failsafe_asked_ttl{};  // for how long that round's promises were asked
   TimePoint failsafe_until{};     // every listed member promised not to take the lock until then
+  // Lists that were written to `failsafe` in place of the one at that version, without that we have read
+  // since what stands there: any of them may be the one that the members go by.
+  std::vector<std::map<NodeName, std::string>> failsafe_offered;
+  dcs::Version failsafe_offered_at;
   NodeName
       failsafe_promised_to;  // our own promise: that leader is alive without a store, until then
   TimePoint failsafe_promised_until{};

@@ -112,6 +112,7 @@ struct ClusterView {
   ClusterStatus status;
   std::optional<std::map<NodeName, std::string>>
       failsafe;  // name -> api_url; none: absent or not an object
+  dcs::Version failsafe_version;  // zero: absent
   Term term;
   dcs::Index index;
   TimePoint read_started{};  // evidence is as old as the start of the read

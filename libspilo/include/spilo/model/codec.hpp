@@ -30,6 +30,10 @@ std::string dump_status(const ClusterStatus& status);
 
 std::optional<std::map<NodeName, std::string>> parse_failsafe(std::string_view text);
 std::string dump_failsafe(const std::map<NodeName, std::string>& members);
+// `ttl` in the body of POST /failsafe, in whole seconds and never less than it is. Zero: not there, or
+// none that a store grants.
+json::Value dump_promise_ttl(Duration ttl);
+Duration parse_promise_ttl(const json::Value& body);
 
 Term parse_term(std::string_view text);
 std::string dump_term(const Term& term);

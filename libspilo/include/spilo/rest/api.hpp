@@ -23,7 +23,7 @@ namespace spilo::rest {
 struct NodeControl {
   std::function<Async<std::pair<int, std::string>>(ha::OperatorRequest)> ask;
   std::function<Async<std::pair<int, std::string>>(
-      NodeName leader, std::string conn_url, std::string api_url)>
+      NodeName leader, std::string conn_url, std::string api_url, Duration ttl)>
       hear_failsafe;
   // Completes once the board shows an observation of PostgreSQL not older than `age`.
   std::function<boost::asio::awaitable<void>(Duration age, TimePoint deadline)> refresh;
@@ -38,8 +38,10 @@ NodeControl node_of(Supervisor& supervisor) {
   out.ask = [&supervisor](ha::OperatorRequest request) {
     return supervisor.ask(std::move(request));
   };
-  out.hear_failsafe = [&supervisor](NodeName leader, std::string conn_url, std::string api_url) {
-    return supervisor.hear_failsafe(std::move(leader), std::move(conn_url), std::move(api_url));
+  out.hear_failsafe =
+      [&supervisor](NodeName leader, std::string conn_url, std::string api_url, Duration ttl) {
+    return supervisor.hear_failsafe(
+        std::move(leader), std::move(conn_url), std::move(api_url), ttl);
   };
   out.refresh = [&supervisor](Duration age, TimePoint deadline) {
     return supervisor.refresh(age, deadline);

@@ -46,10 +46,12 @@ class Supervisor {
   // exactly one answer.
   Async<std::pair<int, std::string>> ask(ha::OperatorRequest request);
 
-  // POST /failsafe: completes with 200 `Accepted`, or 500 and why not.
+  // POST /failsafe: completes with 200 `Accepted`, or 500 and why not. The promise holds for our own
+  // ttl or the sender's, whichever is longer (zero: the sender did not say).
   Async<std::pair<int, std::string>> hear_failsafe(NodeName leader,
                                                    std::string conn_url,
-                                                   std::string api_url);
+                                                   std::string api_url,
+                                                   Duration ttl = {});
   // Completes once the board shows an observation of PostgreSQL not older than `age`, or at the
   // deadline: peers that compare WAL positions must not be answered from a picture of the last
   // heartbeat.
