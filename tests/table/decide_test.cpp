@@ -302,8 +302,8 @@ TEST_CASE("decide: an outage of the store with failsafe") {
       {"who has promised does not race",
        [](Case& c) {
          c.nobody_leads();
-         c.memory.failsafe_promised_to = NodeName("n2");
-         c.memory.failsafe_promised_until = t0 + 2s;
+         c.memory.promise.leader = NodeName("n2");
+         c.memory.promise.until = t0 + 2s;
          c.answered("n2", 1000);
          c.answered("n3", 1000);
        },
@@ -342,8 +342,8 @@ TEST_CASE("decide: a promise holds for the longer of both ttls, and never gets s
   const auto promised = [](Duration ttl, TimePoint before) {
     auto c = healthy();
     c.facts.failsafe_questions = {{9, NodeName("n2"), ttl}};
-    c.memory.failsafe_promised_until = before;
-    return ha::decide(c.id, c.facts, c.memory).memory.failsafe_promised_until;
+    c.memory.promise.until = before;
+    return ha::decide(c.id, c.facts, c.memory).memory.promise.until;
   };
   const auto mine = ha::timing(healthy().id, healthy().facts).ttl;
   CHECK(promised(Duration(0), TimePoint{}) == t0 + mine);  // a sender that does not say
@@ -1077,7 +1077,7 @@ TEST_CASE("books: what a leader keeps in the store beside its lock") {
        [](Case& c) {
          c.i_lead();
          c.node().timeline = TimelineId{1};
-         c.facts.write_failed_at = t0 - 100ms;  // the read is older
+         c.facts.write_ended_at = t0 - 100ms;  // the read is older
        },
        "keep-lock",
        {}},

@@ -152,8 +152,8 @@ TEST_CASE("found by seeds: who may have forgotten a promise, or gave none") {
        [](Case& c) {
          c.nobody_leads();
          c.request("n2", "n1");
-         c.memory.failsafe_promised_to = NodeName("n2");
-         c.memory.failsafe_promised_until = t0 + 5s;
+         c.memory.promise.leader = NodeName("n2");
+         c.memory.promise.until = t0 + 5s;
          c.cluster().term.released = true;
        },
        "race-by-request",
@@ -162,8 +162,8 @@ TEST_CASE("found by seeds: who may have forgotten a promise, or gave none") {
        [](Case& c) {
          c.nobody_leads();
          c.request("n2", "n1");
-         c.memory.failsafe_promised_to = NodeName("n3");
-         c.memory.failsafe_promised_until = t0 + 5s;
+         c.memory.promise.leader = NodeName("n3");
+         c.memory.promise.until = t0 + 5s;
          c.cluster().term.released = true;
        },
        "race-promised",
@@ -456,4 +456,25 @@ TEST_CASE("found by seeds: a list of failsafe that may have been written counts 
   REQUIRE(write != nullptr);
   CHECK(write->at == c.cluster().failsafe_version);  // a late duplicate replaces no younger list
   CHECK(decision.memory.failsafe_offered.size() == 1);
+}
+
+TEST_CASE("found by seeds: a promise to a leader ends when somebody else has led since (12923)") {
+  ha::Machine machine(healthy().id);
+  const auto read = [&](TimePoint started, std::uint64_t term, const char* holder) {
+    auto view = healthy().cluster();
+    view.leader.reset();
+    view.term.number = term;
+    view.term.holder = NodeName(holder);
+    view.read_started = started;
+    machine.step(started + 1ms, {}, ha::ClusterRead{view});
+    return machine.memory().promise.until;
+  };
+  read(t0, 3, "n2");
+  machine.step(t0 + 1s, {}, ha::FailsafeHeard{NodeName("n2"), "", "", 1, 60s});
+  const auto until = machine.memory().promise.until;
+  REQUIRE(until == t0 + 61s);
+  CHECK(read(t0 + 999ms, 4, "n3") == until);  // begun before: n2 may have led after n3
+  CHECK(read(t0 + 2s, 3, "n3") == until);     // no younger term than was known: a store that was put back
+  CHECK(read(t0 + 3s, 5, "n2") == until);     // its own
+  CHECK(read(t0 + 4s, 6, "n3") == TimePoint{});
 }

@@ -89,6 +89,11 @@ class Fold {
       m_.request_seen_at = f_.now;
     }
     m_.request_version = view.failover.version;
+    // Somebody else has led since: whoever takes the lock has no promise in its way, its own neither, and
+    // then that leader counts on none.
+    if (view.read_started >= m_.promise.given && view.term.number > m_.promise.term &&
+        view.term.holder != m_.promise.leader)
+      m_.promise = FailsafePromise{};
     // Each was to replace the list at that version only: what stands now is what was read.
     if (view.failsafe_version != m_.failsafe_offered_at) m_.failsafe_offered.clear();
     // A store that has lost the configuration, or holds one that can't be read: the last good one stays in force.
@@ -219,6 +224,7 @@ class Fold {
         f_.cluster_stale = true;
         break;
       default:
+        f_.write_ended_at = f_.now;
         f_.cluster_stale = true;
     }
   }
@@ -229,7 +235,7 @@ class Fold {
       m_.published_at = f_.now;
     }
     if (event.kind == InFlight::status) m_.status_at = f_.now;
-    if (event.kind != InFlight::status && event.kind != InFlight::publish) f_.write_failed_at = f_.now;
+    if (event.kind != InFlight::status && event.kind != InFlight::publish) f_.write_ended_at = f_.now;
     if (event.kind == InFlight::initialize) m_.claim_written_at = m_.claim_failed_at = f_.now;
     if (event.kind == InFlight::failsafe_key && is_certain(event.error) && !m_.failsafe_offered.empty())
       m_.failsafe_offered.pop_back();

@@ -66,7 +66,7 @@ struct Plan {
   bool may_open_for_writes() const;
   // Whether what was read is younger than the last write that failed: repeated on the same ground it fails again, as
   // fast as the store can refuse it.
-  bool may_write_again() const { return cluster->read_started >= f.write_failed_at; }
+  bool may_write_again() const { return cluster->read_started >= f.write_ended_at; }
   // Is what we know of the lock younger than its last change? Only then may we try to take it.
   bool lock_view_current() const {
     return cluster != nullptr && cluster->read_started >= f.lock_changed_at;

@@ -94,11 +94,13 @@ void answer_failsafe(Plan& plan) {
     const bool leads = plan.writable || plan.lock_mine || plan.busy(InFlight::acquire);
     plan.reply(question.request, leads ? 500 : 200, leads ? "Running as a leader" : "Accepted");
     if (leads) continue;
-    plan.mem.failsafe_promised_to = question.leader;
+    auto& promise = plan.mem.promise;
+    promise.leader = question.leader;
+    promise.given = plan.now;
     // The leader may know of a longer ttl than we have read: it counts on that one. What was promised
     // before stays promised.
-    plan.mem.failsafe_promised_until = std::max(plan.mem.failsafe_promised_until,
-                                                plan.now + std::max(plan.t.ttl, question.ttl));
+    promise.until = std::max(promise.until, plan.now + std::max(plan.t.ttl, question.ttl));
+    promise.term = plan.cluster != nullptr ? plan.cluster->term.number : 0;
   }
 }
 

@@ -23,14 +23,14 @@ bool evidence_missing(Plan& plan) {
 }
 
 bool promised(Plan& plan) {
-  if (!plan.unlocked || plan.now >= plan.mem.failsafe_promised_until) return false;
+  if (!plan.unlocked || plan.now >= plan.mem.promise.until) return false;
   // It gave the lock back itself: it needs no promise any more. The grant requires that to be still so.
   const auto& term = plan.cluster->term;
-  if (term.released && term.holder == plan.mem.failsafe_promised_to) return false;
-  plan.wake_at(plan.mem.failsafe_promised_until);
+  if (term.released && term.holder == plan.mem.promise.leader) return false;
+  plan.wake_at(plan.mem.promise.until);
   return plan.say("not racing: {} leads without the store, and has our promise for {:.1f}s",
-                  plan.mem.failsafe_promised_to.str(),
-                  Plan::seconds(plan.mem.failsafe_promised_until - plan.now));
+                  plan.mem.promise.leader.str(),
+                  Plan::seconds(plan.mem.promise.until - plan.now));
 }
 
 bool take(Plan& plan, std::string why) {

@@ -169,7 +169,10 @@ void LeaseChecker::after_step(NodeId node, const ha::Machine& machine, const Sim
                                        facts.session.str(),
                                        (believed - *expires).count() / 1000));
   const auto deadline = guard.deadline();
-  if (!deadline || machine.memory().failsafe_until > facts.session_valid_until) return;
+  // What was promised holds, also when the machine needs it no more.
+  auto& promised = promised_[node];
+  promised = std::max(promised, machine.memory().failsafe_until);
+  if (!deadline || promised > facts.session_valid_until) return;
   const auto ends = clock.to_world(*deadline) + guard.kill_max;
   if (ends > *expires + allowance_ && machine.memory().reclaim_until < *deadline)
     truth_.world.violation(
@@ -190,8 +193,8 @@ void FailsafeChecker::after_step(NodeId node, const ha::Machine& machine) {
   const auto& memory = machine.memory();
   const auto& clock = truth_.world.clock(node);
   auto& mine = beliefs_[machine.identity().node];
-  mine.promised_to = memory.failsafe_promised_to;
-  mine.promised_until = clock.to_world(memory.failsafe_promised_until);
+  mine.promised_to = memory.promise.leader;
+  mine.promised_until = clock.to_world(memory.promise.until);
   const bool news = clock.to_world(memory.failsafe_until) != mine.lives_until;
   mine.lives_until = clock.to_world(memory.failsafe_until);
   if (!news || mine.lives_until <= truth_.world.now() || !machine.facts().cluster ||

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <boost/asio/co_spawn.hpp>
 #include <exception>
 #include <utility>
@@ -198,6 +199,7 @@ void SimCluster::start_agent(std::size_t host) {
   if (at.agent) return;
   const auto life = ++at.life;
   at.exit_status.reset();
+  at.stops = false;
   at.agent = std::make_unique<Agent>(*this, host);
   world_.trace(name(host), "agent starts");
   failsafe_.agent_started(NodeName(name(host)));
@@ -266,7 +268,13 @@ void SimCluster::crash_agent(std::size_t host) {
 
 void SimCluster::stop_agent(std::size_t host) {
   auto& at = *hosts_.at(host);
-  if (at.agent) at.agent->supervisor.post(ha::StopAsked{});
+  if (!at.agent) return;
+  at.stops = true;
+  at.agent->supervisor.post(ha::StopAsked{});
+}
+
+bool SimCluster::agent_stops() const {
+  return std::ranges::any_of(hosts_, [](const auto& host) { return host->agent && host->stops; });
 }
 
 void SimCluster::kill_host(std::size_t host) {

@@ -96,6 +96,8 @@ class Nemesis {
   void crash_agent() {
     const auto host = victim();
     cluster_.restart_after = rng_.between(milliseconds(50), ttl());
+    // An agent and its guard at once are more than the guard promises.
+    if (!cluster_.guard(host).alive()) break_promises();
     cluster_.crash_agent(host);
   }
   void freeze_agent() {
@@ -321,12 +323,13 @@ void expect_recovery(SimCluster& cluster, const SwarmPlan& plan, bool wiped, Swa
                                 cluster.unhealthy()));
     return;
   }
-  // A request of the time of faults may still be carried out, once its leader has read it.
+  // A request of the time of faults may still be carried out, once its leader has read it; and a stop, once
+  // the server has ended.
   world.run_for(plan.cluster.timing.loop_wait * 3);
   world.run_until(
       [&] {
         const auto view = parse_cluster(cluster.dcs().snapshot(cluster.scope()), TimePoint{});
-        return !view.failover.requested() || !world.violations().empty();
+        return (!view.failover.requested() && !cluster.agent_stops()) || !world.violations().empty();
       },
       limit);
   cluster.run_until_healthy(limit);

@@ -113,8 +113,9 @@ struct Facts {
   // A change of the lock that we asked for got no answer, or was refused for a reason that we have not
   // read yet: until a younger read the lock counts as not held.
   bool lock_in_doubt = false;
-  // A write that was built on what had been read failed then: only a younger read is ground to repeat it.
-  TimePoint write_failed_at{};
+  // A write that was built on what had been read ended then, well or not: only a younger read is ground for
+  // the next.
+  TimePoint write_ended_at{};
   SessionId session;      // our present session; empty: none
   TimePoint session_valid_until{};
   // Members keep taking part in a race for a while after their key has expired.
@@ -154,6 +155,15 @@ struct Handover {
   bool operator==(const Handover&) const = default;
 };
 
+// Our promise to leave the lock alone until then: that leader is alive without a store.
+struct FailsafePromise {
+  NodeName leader;
+  TimePoint given{};
+  TimePoint until{};
+  std::uint64_t term = 0;  // the last that we had read then
+  bool operator==(const FailsafePromise&) const = default;
+};
+
 struct Memory {
   TimePoint started_at{};  // first step of this life
   TaskId last_task_id{};
@@ -180,9 +190,7 @@ struct Memory {
   // since what stands there: any of them may be the one that the members go by.
   std::vector<std::map<NodeName, std::string>> failsafe_offered;
   dcs::Version failsafe_offered_at;
-  NodeName
-      failsafe_promised_to;  // our own promise: that leader is alive without a store, until then
-  TimePoint failsafe_promised_until{};
+  FailsafePromise promise;  // our own, to a leader
 
   // The server.
   TimePoint killed_at{};  // when we last ended it at once

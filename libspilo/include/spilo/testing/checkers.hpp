@@ -153,6 +153,7 @@ class LeaseChecker {
  private:
   Truth& truth_;
   Duration allowance_;
+  std::map<NodeId, TimePoint> promised_;  // by the node's clock
 };
 
 // Each request of an operator is answered exactly once, unless its agent ended first.

@@ -67,6 +67,7 @@ class SimCluster {
 
   // ---- agents ----
   bool agent_runs(std::size_t host) const { return hosts_.at(host)->agent != nullptr; }
+  bool agent_stops() const;  // some agent was told to stop, and has not ended yet
   void start_agent(std::size_t host);
   void start_all();
   void crash_agent(std::size_t host);  // kill -9; server and guard go on
@@ -104,6 +105,7 @@ class SimCluster {
     std::unique_ptr<SimGuard> guard;
     std::unique_ptr<Agent> agent;
     std::uint64_t life = 0;
+    bool stops = false;  // the agent was told to stop
     std::optional<int> exit_status;
   };
   struct Counter final : ServerWatcher {
