@@ -60,7 +60,8 @@ TEST_CASE(
   std::string place;  // of the tablespace, as this copy has it
   const auto look = [&] {
     place = b.value("SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 's'");
-    CHECK(place.starts_with(space + "."));
+    CHECK(place.starts_with(space + ".spilo-"));
+    CHECK(place.rfind(".spilo-") == space.size());  // once, however often
     CHECK(b.observe_until([&](const NodeView& v) {
       return v.streaming && b.value("SELECT i FROM t") == "1" &&
              !has_sibling(b.options.data_dir, ".old-");
@@ -74,7 +75,7 @@ TEST_CASE(
     const auto wal_before = fs::read_symlink(b.options.data_dir + "/pg_wal").string();
     // The places are named by the second.
     run_until(
-        bench.io, [&] { return !fs::exists(fmt::format("{}.{}", space, std::time(nullptr))); }, 5s);
+        bench.io, [&] { return !fs::exists(fmt::format("{}.spilo-{}", space, std::time(nullptr))); }, 5s);
     REQUIRE_OK(b.perform(reinit_from(a)));
     REQUIRE(b.observe_until(streams));
     look();

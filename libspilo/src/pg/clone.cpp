@@ -118,7 +118,8 @@ std::string PgController::Impl::free_place(const std::string& path) const {
   if (!in_use) return path;
   const auto stamp =
       std::chrono::duration_cast<std::chrono::seconds>(clock.wall_now().time_since_epoch());
-  return fmt::format("{}.{}", path, stamp.count());
+  const auto configured = own_place(path) ? path.substr(0, path.rfind(place_suffix)) : path;
+  return fmt::format("{}{}{}", configured, place_suffix, stamp.count());
 }
 
 Async<std::vector<std::string>> PgController::Impl::tablespace_mappings(ha::Upstream upstream) {

@@ -69,6 +69,11 @@ bool is_stamp(std::string_view text) {
                           text.find_first_not_of(digits, 1) == std::string_view::npos);
 }
 
+bool own_place(std::string_view path) {
+  const auto suffix = path.rfind(place_suffix);
+  return suffix != std::string_view::npos && is_stamp(path.substr(suffix + place_suffix.size()));
+}
+
 void sync_directory(const std::string& path) noexcept {
   const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return;
@@ -289,7 +294,7 @@ Async<void> PgController::Impl::remove_data_directory(std::string path) {
   const auto in_use = places_elsewhere(options.data_dir);
   for (const auto& place : places_elsewhere(path)) {
     if (in_use.contains(place)) continue;
-    if (!is_stamp(place.substr(place.find_last_of('.') + 1))) {
+    if (!own_place(place)) {
       log.warning("{} is removed, but what it has in {} is left: it is the place that was configured; "
                   "empty it if no other server uses it",
                   path,

@@ -70,6 +70,9 @@ void sync_directory(const std::string& path) noexcept;
 std::string parent_of(const std::string& path);
 // "1764035161" or "1764035161.2": what we append to names. What people have named otherwise is theirs.
 bool is_stamp(std::string_view text);
+// A place for pg_wal or a tablespace that we have named: PATH.spilo-<seconds>. Those alone are ever removed.
+constexpr std::string_view place_suffix = ".spilo-";
+bool own_place(std::string_view path);
 
 struct UpstreamState {
   SystemId system_id;
