@@ -75,6 +75,48 @@ TEST_CASE("cluster: without its guard a frozen agent's server goes on, and the c
   CHECK(cluster.world().violations().front().find("while") != std::string::npos);
 }
 
+TEST_CASE("cluster: a primary whose guard can't be started again hands over to who has one") {
+  SimCluster cluster(options(8));
+  cluster.start_all();
+  REQUIRE(cluster.run_until_healthy(30s));
+  const auto old = *cluster.leader();
+  const auto best = (old + 1) % cluster.size();
+  cluster.guard((old + 2) % cluster.size()).broken = true;
+  cluster.guard((old + 2) % cluster.size()).die();
+  cluster.world().run_for(5s);
+  cluster.commits().expect_all(cluster.server(old));
+  cluster.guard(old).broken = true;
+  cluster.guard(old).die();
+  CHECK(cluster.world().run_until([&] { return cluster.leader() == best; }, 10s));
+  cluster.world().run_for(60s);
+  CHECK(cluster.leader() == best);
+  CHECK_MESSAGE(cluster.unhealthy().empty(), cluster.unhealthy());
+  check_clean(cluster);
+}
+
+TEST_CASE("cluster: where no guard starts anywhere, the primary goes on, and nobody takes over after it") {
+  SimCluster cluster(options(9));
+  cluster.start_all();
+  REQUIRE(cluster.run_until_healthy(30s));
+  const auto old = *cluster.leader();
+  const auto promotions = cluster.promotions();
+  for (std::size_t host = 0; host < cluster.size(); ++host) {
+    cluster.guard(host).broken = true;
+    cluster.guard(host).die();
+  }
+  cluster.world().run_for(2min);
+  CHECK(cluster.leader() == old);
+  CHECK(cluster.promotions() == promotions);
+  // Not even a crash makes one without a guard the primary.
+  cluster.server(old).kill("kill -9");
+  cluster.world().run_for(60s);
+  CHECK(!cluster.leader());
+  CHECK(cluster.promotions() == promotions);
+  cluster.heal();
+  CHECK_MESSAGE(cluster.run_until_healthy(60s), cluster.unhealthy());
+  check_clean(cluster);
+}
+
 TEST_CASE("cluster: an agent that is killed and comes back in time adopts the running server") {
   SimCluster cluster(options(3));
   cluster.start_all();

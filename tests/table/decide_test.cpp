@@ -1160,3 +1160,69 @@ TEST_CASE("rules: every name is unique and has a sentence") {
   std::ranges::sort(names);
   CHECK(std::ranges::adjacent_find(names) == names.end());
 }
+
+TEST_CASE("decide: who has no guard does not lead") {
+  const auto lost = [](Case& c) {
+    c.facts.guard_ready = false;
+    c.facts.guard_problem = "no such program";
+    c.facts.guard_lost_at = t0 - 10s;
+    c.facts.guard_tried_at = t0 - 100ms;
+  };
+  check({
+      {"it hands over to who can lead",
+       [&](Case& c) {
+         c.i_lead();
+         lost(c);
+         c.answered("n2", 1000);
+         c.answered("n3", 1000);
+       },
+       "unguarded",
+       {"start-task stop checkpoint-first"}},
+      {"whom it asks first",
+       [&](Case& c) {
+         c.i_lead();
+         lost(c);
+       },
+       "unguarded",
+       {"probe n2", "probe n3"}},
+      {"nobody can: it goes on",
+       [&](Case& c) {
+         c.i_lead();
+         lost(c);
+         c.unreachable("n2");
+         c.unreachable("n3");
+       },
+       "unguarded",
+       {}},
+      {"a guard that has just died is started again",
+       [&](Case& c) {
+         c.i_lead();
+         lost(c);
+         c.facts.guard_lost_at = t0 - 1s;
+       },
+       "keep-lock",
+       {}},
+      {"paused, it stays",
+       [&](Case& c) {
+         c.i_lead();
+         lost(c);
+         c.config().pause = true;
+       },
+       "keep-lock",
+       {}},
+      {"a replica does not race",
+       [&](Case& c) {
+         c.nobody_leads();
+         lost(c);
+       },
+       "race-unguarded",
+       {}},
+      {"and gives back what it can't use",
+       [&](Case& c) {
+         c.lead("n1", "s1");
+         lost(c);
+       },
+       "give-back",
+       {"release-lock "}},
+  });
+}

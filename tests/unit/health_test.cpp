@@ -298,6 +298,8 @@ TEST_CASE("status JSON: a primary, key by key") {
         R"("database_system_identifier": "7268616322854375442", )"
         R"("patroni": {"version": "4.1.4", "scope": "demo", "name": "n1"}, )"
         R"("spilo": {"rule": "leading", "summary": "no action", "token": 42, "lease_ms": 5000}})");
+  status.watchdog_failed = true;  // peers pass it over
+  CHECK(patroni_json(status, now).get_bool("watchdog_failed") == true);
 }
 
 TEST_CASE("status JSON: what a peer reads of a replica, and of a server that is down") {

@@ -20,7 +20,10 @@ class Fold {
   void operator()(Woke&) {}
   void operator()(StoreChanged&) { f_.cluster_stale = true; }
   void operator()(PostgresChanged&) { f_.node_changed_at = f_.now; }
-  void operator()(GuardDied&) { f_.guard_ready = false; }
+  void operator()(GuardDied&) {
+    f_.guard_ready = false;
+    if (f_.guard_lost_at == TimePoint{}) f_.guard_lost_at = f_.now;
+  }
   void operator()(StopAsked&) { f_.stop_requested = true; }
   void operator()(OperatorAsked& event) { f_.requests.push_back(std::move(event.request)); }
   void operator()(IdentityChanged& event) { id_ = std::move(event.identity); }
@@ -270,6 +273,11 @@ class Fold {
   void operator()(GuardReady& event) {
     f_.in_flight.erase(InFlight::guard);
     f_.guard_ready = event.ready;
+    if (event.ready) {
+      f_.guard_lost_at = TimePoint{};
+    } else if (f_.guard_lost_at == TimePoint{}) {
+      f_.guard_lost_at = f_.now;
+    }
     f_.guard_problem = std::move(event.problem);
   }
 

@@ -129,6 +129,15 @@ bool Plan::may_open_for_writes() const {
   return lock_held && f.guard_ready && deadline && now + t.ttl / 10 < *deadline;
 }
 
+bool Plan::guard_missing() const {
+  constexpr Duration patience = 3s;
+  return !f.guard_ready && f.guard_lost_at != TimePoint{} && now >= f.guard_lost_at + patience;
+}
+
+TimePoint Plan::unguarded_round() const {
+  return f.guard_lost_at + (now - f.guard_lost_at) / t.loop_wait * t.loop_wait;
+}
+
 void Plan::take_lock(std::optional<dcs::Version> rebind) {
   if (f.session.empty() || !lock_view_current()) return;
   emit_once(InFlight::acquire,

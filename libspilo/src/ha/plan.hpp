@@ -66,6 +66,10 @@ struct Plan {
   bool may_open_for_writes() const;
   // Whether what was read is younger than the last write that failed: repeated on the same ground it fails again, as
   // fast as the store can refuse it.
+  // No guard can be started: it was tried each second for a while.
+  bool guard_missing() const;
+  // When the heirs of who has no guard were asked last, or are to be asked now.
+  TimePoint unguarded_round() const;
   bool may_write_again() const { return cluster->read_started >= f.write_ended_at; }
   // Is what we know of the lock younger than its last change? Only then may we try to take it.
   bool lock_view_current() const {

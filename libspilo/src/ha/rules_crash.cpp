@@ -81,15 +81,20 @@ bool handover_release(Plan& plan) {
 }
 
 bool fail_over_after_crash(Plan& plan) {
-  if (!plan.lock_held || !plan.node->down() || plan.mem.crashed_at == TimePoint{}) return false;
-  if (!patience_over(plan, plan.mem.crashed_at)) {
+  // Without a guard it is not started as the primary, however long it is waited for.
+  const bool unguarded = plan.guard_missing();
+  if (!plan.lock_held || !plan.node->down()) return false;
+  if (plan.mem.crashed_at == TimePoint{} && !unguarded) return false;
+  if (!unguarded && !patience_over(plan, plan.mem.crashed_at)) {
     plan.wake_at(plan.mem.crashed_at + plan.config.primary_start_timeout);
     return false;
   }
   const auto lag =
       static_cast<std::uint64_t>(std::max<std::int64_t>(plan.config.maximum_lag_on_failover, 0));
   const auto last = to_int(std::max(plan.node->flushed, plan.cluster->status.optime));
-  const auto heirs = find_heir(plan, {}, Lsn{last > lag ? last - lag : 0}, plan.mem.crashed_at);
+  const auto since = unguarded ? plan.unguarded_round() : plan.mem.crashed_at;
+  if (unguarded) plan.wake_at(since + plan.t.loop_wait);
+  const auto heirs = find_heir(plan, {}, Lsn{last > lag ? last - lag : 0}, since);
   if (heirs.best != nullptr) {
     release(plan);
     return plan.say("PostgreSQL is down, giving the lock away to fail over; {} can lead",

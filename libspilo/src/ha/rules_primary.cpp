@@ -78,9 +78,37 @@ bool handover_failed(Plan& plan) {
   if (!plan.mem.handover || !plan.lock_held || plan.node->down()) return false;
   const auto& last = plan.f.last_task;
   plan.mem.handover.reset();
-  return refuse(plan,
-                last && last->failure ? "PostgreSQL did not stop: " + last->failure->text()
-                                      : "PostgreSQL is running again");
+  auto why = last && last->failure ? "PostgreSQL did not stop: " + last->failure->text()
+                                   : std::string("PostgreSQL is running again");
+  if (!plan.cluster->failover.requested()) return plan.say("not handing the lock over: {}", why);
+  return refuse(plan, std::move(why));
+}
+
+// A primary without a guard is fenced by nobody if its agent stands still: somebody who has one takes
+// over. Where nobody can, a cluster that works is not ended for it.
+bool unguarded(Plan& plan) {
+  if (!plan.guard_missing() || plan.paused || plan.mem.handover) return false;
+  if (!plan.lock_held || !plan.node->accepts_writes()) return false;
+  const auto lag =
+      static_cast<std::uint64_t>(std::max<std::int64_t>(plan.config.maximum_lag_on_failover, 0));
+  const auto mine = to_int(plan.node->flushed);
+  const auto since = plan.unguarded_round();
+  plan.wake_at(since + plan.t.loop_wait);
+  const auto heirs = find_heir(plan, {}, Lsn{mine > lag ? mine - lag : 0}, since);
+  if (heirs.best == nullptr)
+    return plan.say("leading without a guard, so nothing ends PostgreSQL in time if this agent stands still ({}); {}",
+                    plan.f.guard_problem,
+                    heirs.waiting_for.empty()
+                        ? "nobody else can lead: " + heirs.problems
+                        : fmt::format("asking {} whether it can lead", heirs.waiting_for.str()));
+  plan.mem.handover = Handover{.candidate = {}, .started = plan.now};
+  plan.start(Task{.kind = TaskKind::stop,
+                  .checkpoint_first = true,
+                  .reason = fmt::format("no guard can be started here, the lock is handed over to {}",
+                                        heirs.best->node.str())});
+  return plan.say("demoting myself, no guard can be started here ({}); {} can lead",
+                  plan.f.guard_problem,
+                  heirs.best->node.str());
 }
 
 bool keep_lock(Plan& plan) {
@@ -110,6 +138,10 @@ bool give_back(Plan& plan) {
   const auto& last = plan.f.last_task;
   const bool failed = last && last->failure && last->task.kind == TaskKind::promote &&
                       plan.mem.promote_failed_at >= plan.f.lock_changed_at;
+  if (plan.guard_missing()) {
+    plan.release();
+    return plan.say("giving the lock away: no guard can be started here: {}", plan.f.guard_problem);
+  }
   if (!failed && !plan.timeline_too_old()) return false;
   if (plan.timeline_too_old()) plan.mem.promote_failed_at = plan.now;
   plan.release();
@@ -152,6 +184,7 @@ constexpr std::array table = {
         "switchover",
         "A requested switchover begins once an heir is known to qualify, and is refused otherwise.",
         switchover},
+    RuleEntry{"unguarded", "A primary that can't be fenced hands over, if somebody can lead.", unguarded},
     RuleEntry{"keep-lock", "The leader with the lock goes on.", keep_lock},
     RuleEntry{"keep-without-store",
               "A leader whose store is silent goes on for as long as nobody else can lead.",

@@ -22,6 +22,12 @@ bool evidence_missing(Plan& plan) {
   return false;
 }
 
+// Whoever took the lock without a guard would not be promoted.
+bool unguarded(Plan& plan) {
+  if (!plan.unlocked || plan.f.guard_ready || plan.node->role != NodeView::Role::replica) return false;
+  return plan.say("not racing: the guard is not ready: {}", plan.f.guard_problem);
+}
+
 bool promised(Plan& plan) {
   if (!plan.unlocked || plan.now >= plan.mem.promise.until) return false;
   // It gave the lock back itself: it needs no promise any more. The grant requires that to be still so.
@@ -262,6 +268,7 @@ bool race(Plan& plan) {
 constexpr std::array table = {
     RuleEntry{
         "race-evidence", "Nobody races on an old picture or without a session.", evidence_missing},
+    RuleEntry{"race-unguarded", "Who can't be fenced does not lead.", unguarded},
     RuleEntry{"race-promised", "A promise to a leader without a store is kept.", promised},
     RuleEntry{"race-elsewhere",
               "Who may have forgotten a promise, or gave none, asks everybody who may rely on one.",

@@ -156,6 +156,7 @@ json::Value patroni_json(const PublicStatus& status, Instant at) {
   if (is_paused(status)) out.set("pause", true);
   if (!has_fresh_view(status, at) || !status.cluster->leader) out.set("cluster_unlocked", true);
   if (status.failsafe_active) out.set("failsafe_mode_is_active", true);
+  if (status.watchdog_failed) out.set("watchdog_failed", true);
   const auto seen =
       std::chrono::duration_cast<std::chrono::seconds>(status.store_last_seen.time_since_epoch());
   out.set("dcs_last_seen", std::int64_t{seen.count()});

@@ -30,6 +30,7 @@ std::shared_ptr<const PublicStatus> make_public_status(const ha::Machine& machin
     status->token = facts.cluster->leader->version.era;
   }
   status->failsafe_active = memory.failsafe_until > facts.now;
+  status->watchdog_failed = !facts.guard_ready && facts.guard_lost_at != TimePoint{};
   if (facts.task) {
     status->task = std::string(ha::to_text(facts.task->task.kind));
     if (!progress.empty()) status->task += ": " + progress;

@@ -140,7 +140,7 @@ struct Supervisor::Impl : std::enable_shared_from_this<Supervisor::Impl> {
     if (decision.rule == "observing") return;
     const bool changed = decision.rule != last_rule;
     if (decision.summary != last_summary) {
-      const bool wants_somebody = decision.rule == "data-dir-unusable";
+      const bool wants_somebody = decision.rule == "data-dir-unusable" || decision.rule == "unguarded";
       const auto level = wants_somebody ? LogLevel::error : LogLevel::info;
       if (changed || decision.rule != "keep-lock")
         logger.log(changed ? level : LogLevel::debug, "{}", decision.summary);

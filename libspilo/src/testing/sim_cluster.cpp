@@ -35,6 +35,7 @@ PeerStatus peer_status(const PublicStatus& status) {
   if (answers) role = status.node->role == NodeView::Role::primary ? "primary" : "replica";
   body.set("state", status.state == "running" && !answers ? "unknown" : status.state);
   body.set("role", role);
+  if (status.watchdog_failed) body.set("watchdog_failed", true);
   if (answers) {
     json::Value xlog = json::Value::object();
     if (status.node->role == NodeView::Role::primary) {
@@ -374,6 +375,7 @@ void SimCluster::heal() {
   for (auto& host : hosts_) {
     host->server->faults = ServerFaults{};
     host->server->hang_no_more();
+    host->guard->broken = false;
     world_.resume(host->node);
   }
   start_all();

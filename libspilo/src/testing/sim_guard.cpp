@@ -20,6 +20,7 @@ SimGuard::SimGuard(SimWorld& world, NodeId agent, SimServer& server, bool absent
 Result<void> SimGuard::ensure() {
   orphan_ = false;
   if (alive_) return {};
+  if (broken) return Error(errc::command_failed, "simulated guard: it does not start");
   alive_ = true;
   // The deadline of the one that died is still in force.
   if (deadline_) arm();

@@ -180,7 +180,13 @@ class Nemesis {
   // Not while its agent can't start another: two processes that fail at once are more than the guard promises.
   void guard_dies() {
     const auto host = victim();
-    if (cluster_.agent_runs(host) && !world_.paused(cluster_.node(host))) cluster_.guard(host).die();
+    if (!cluster_.agent_runs(host) || world_.paused(cluster_.node(host))) return;
+    if (rng_.chance(300)) {
+      say(fmt::format("lets no guard start on {}", cluster_.name(host)));
+      cluster_.guard(host).broken = true;
+      undo_later([this, host] { cluster_.guard(host).broken = false; });
+    }
+    cluster_.guard(host).die();
   }
   void step_wall() {
     const auto host = victim();

@@ -133,6 +133,7 @@ struct Facts {
   bool guard_ready = false;  // a guard process watches, or is not wanted
   std::string guard_problem;
   TimePoint guard_tried_at{};  // tries are paced, however they end
+  TimePoint guard_lost_at{};   // there was one, or should have been one, and there is none since then; else zero
 
   // The others.
   std::map<NodeName, PeerStatus> peers;                 // last answers

@@ -38,6 +38,7 @@ struct PublicStatus {
   TimePoint lock_valid_until{};  // safe_until of the decision: /primary is 200 only before it
   std::uint64_t token = 0;       // fencing token of our grant, 0 without the lock
   bool failsafe_active = false;
+  bool watchdog_failed = false;  // no guard, or no device that is required: this node can't lead
   std::string task;   // what the running task is and how far, empty when idle
   std::string state;  // contract 2: "running", "creating replica", …
   std::string role;   // contract 2: "primary", "replica", "demoted", …
