@@ -447,6 +447,15 @@ TEST_CASE("found by seeds: a list of failsafe that may have been written counts 
        {}},
   });
 
+  // One that is in doubt is settled by another write, also when the list that was read is the right one.
+  {
+    auto c = healthy();
+    c.i_lead();
+    c.memory.failsafe_offered_at = c.cluster().failsafe_version;
+    c.memory.failsafe_offered = {list({"n1", "n2", "n3", "n4"})};
+    CHECK(find<ha::WriteKey>(ha::decide(c.id, c.facts, c.memory)) != nullptr);
+  }
+
   auto c = healthy();
   c.i_lead();
   c.cluster().failsafe->erase(NodeName("n3"));
@@ -477,4 +486,9 @@ TEST_CASE("found by seeds: a promise to a leader ends when somebody else has led
   CHECK(read(t0 + 2s, 3, "n3") == until);     // no younger term than was known: a store that was put back
   CHECK(read(t0 + 3s, 5, "n2") == until);     // its own
   CHECK(read(t0 + 4s, 6, "n3") == TimePoint{});
+
+  // Two leaders in one ttl: a late question of the first must not void what the second counts on.
+  machine.step(t0 + 5s, {}, ha::FailsafeHeard{NodeName("n3"), "", "", 2, 60s});
+  machine.step(t0 + 6s, {}, ha::FailsafeHeard{NodeName("n2"), "", "", 3, 60s});
+  CHECK(read(t0 + 7s, 7, "n3") == t0 + 66s);
 }

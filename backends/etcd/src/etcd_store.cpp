@@ -277,6 +277,10 @@ Async<std::optional<dcs::Index>> EtcdStore::Impl::read_watch(dcs::Index seen,
     const auto message =
         line.has_error() ? Result<wire::WatchMessage>(line.error()) : wire::parse_watch(*line);
     if (message.has_value() && !message->canceled) {
+      // A member that lags, or a new history that is far from that revision: a watch of it would be silent
+      // for long. Only reading tells.
+      if (message->created && message->header.revision < seen.value)
+        co_return std::optional<dcs::Index>(dcs::Index{seen.value + 1});
       newest = std::max(newest, message->newest);
       co_return nothing;
     }

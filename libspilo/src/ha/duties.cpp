@@ -183,15 +183,18 @@ void keep_failsafe(Plan& plan) {
   if (!plan.cluster->config && !plan.id.bootstrap_dcs.is_null()) return;
   // Without failsafe mode the list is emptied, by the leader, who then knows that it is off: a list
   // that nobody keeps would exclude every node that joins later from leading.
+  // What may or may not have been written is settled by the next write: it changes the version.
+  const bool in_doubt = !plan.mem.failsafe_offered.empty();
   std::map<NodeName, std::string> members;
   if (plan.config.failsafe_mode) {
     for (const auto& member : plan.cluster->members)
       if (!member.api_url.empty()) members[member.name] = member.api_url;
     members[plan.id.node] = plan.id.api_url;
-  } else if (!plan.cluster->failsafe) {
+  } else if (!plan.cluster->failsafe && !in_doubt) {
     return;
   }
-  if (plan.cluster->failsafe == members || plan.busy(InFlight::failsafe_key)) return;
+  if (plan.busy(InFlight::failsafe_key)) return;
+  if (plan.cluster->failsafe == members && !in_doubt) return;
   // Whoever is listed newly has promised nothing: promises that outlast the lease are others'.
   if (plan.mem.failsafe_until > plan.f.session_valid_until) return;
   write(plan,

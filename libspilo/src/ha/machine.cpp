@@ -94,7 +94,7 @@ class Fold {
     m_.request_version = view.failover.version;
     // Somebody else has led since: whoever takes the lock has no promise in its way, its own neither, and
     // then that leader counts on none.
-    if (view.read_started >= m_.promise.given && view.term.number > m_.promise.term &&
+    if (!m_.promise.mixed && view.read_started >= m_.promise.given && view.term.number > m_.promise.term &&
         view.term.holder != m_.promise.leader)
       m_.promise = FailsafePromise{};
     // Each was to replace the list at that version only: what stands now is what was read.

@@ -95,6 +95,8 @@ void answer_failsafe(Plan& plan) {
     plan.reply(question.request, leads ? 500 : 200, leads ? "Running as a leader" : "Accepted");
     if (leads) continue;
     auto& promise = plan.mem.promise;
+    promise.mixed =
+        plan.now < promise.until && (promise.mixed || promise.leader != question.leader);
     promise.leader = question.leader;
     promise.given = plan.now;
     // The leader may know of a longer ttl than we have read: it counts on that one. What was promised

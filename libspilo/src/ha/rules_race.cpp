@@ -32,7 +32,8 @@ bool promised(Plan& plan) {
   if (!plan.unlocked || plan.now >= plan.mem.promise.until) return false;
   // It gave the lock back itself: it needs no promise any more. The grant requires that to be still so.
   const auto& term = plan.cluster->term;
-  if (term.released && term.holder == plan.mem.promise.leader) return false;
+  const auto& promise = plan.mem.promise;
+  if (term.released && term.holder == promise.leader && !promise.mixed) return false;
   plan.wake_at(plan.mem.promise.until);
   return plan.say("not racing: {} leads without the store, and has our promise for {:.1f}s",
                   plan.mem.promise.leader.str(),

@@ -119,7 +119,9 @@ std::string PgController::Impl::free_place(const std::string& path) const {
   const auto stamp =
       std::chrono::duration_cast<std::chrono::seconds>(clock.wall_now().time_since_epoch());
   const auto configured = own_place(path) ? path.substr(0, path.rfind(place_suffix)) : path;
-  return fmt::format("{}{}{}", configured, place_suffix, stamp.count());
+  // Two nodes of one host may begin in the same second.
+  const auto node = std::hash<std::string>()(options.data_dir) % 1'000'000;
+  return fmt::format("{}{}{}.{}", configured, place_suffix, stamp.count(), node);
 }
 
 Async<std::vector<std::string>> PgController::Impl::tablespace_mappings(ha::Upstream upstream) {

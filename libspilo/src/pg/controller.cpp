@@ -113,7 +113,12 @@ void PgController::Impl::close() {
   wal_receiver.stop();
   for (auto& [slot, watch] : callback_watch) watch.stop();
   idle.reset();
-  looking.reset();
+  // A look that nobody answers would keep the executor busy for ever.
+  if (looking)
+    asio::dispatch(executor, [look = std::exchange(looking, nullptr)] {
+      boost::system::error_code ignored;
+      look->cancel(ignored);
+    });
   // On the executor, where co_spawn's own handler passes it on at once: otherwise it would keep a bare
   // pointer into the signal until later, when the work may have ended and the signal be gone.
   asio::dispatch(executor, [running = background] {

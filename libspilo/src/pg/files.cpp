@@ -14,27 +14,30 @@ namespace spilo::pg {
 
 namespace {
 
+Error file_error(std::string_view what, const std::string& path) {
+  const auto code = errno == ENOENT ? errc::not_found : errc::command_failed;
+  return Error(code, fmt::format("{} {}: {}", what, path, std::strerror(errno)));
+}
+
 // Where a data directory goes on elsewhere: what pg_wal and the links in pg_tblspc point to.
-std::set<std::string> places_elsewhere(const std::string& directory) {
+Result<std::set<std::string>> places_elsewhere(const std::string& directory) {
   std::vector<std::string> links{directory + "/pg_wal"};
   const auto spaces = directory + "/pg_tblspc";
   if (DIR* open = ::opendir(spaces.c_str())) {
     while (const dirent* entry = ::readdir(open))
       if (entry->d_name[0] != '.') links.push_back(spaces + "/" + entry->d_name);
     ::closedir(open);
+  } else if (errno != ENOENT) {
+    return file_error("read", spaces);
   }
   std::set<std::string> out;
   for (const auto& link : links) {
     char target[4096];
     const auto length = ::readlink(link.c_str(), target, sizeof target);
+    if (length < 0 && errno != EINVAL && errno != ENOENT) return file_error("read", link);
     if (length > 0 && target[0] == '/') out.emplace(target, static_cast<std::size_t>(length));
   }
   return out;
-}
-
-Error file_error(std::string_view what, const std::string& path) {
-  const auto code = errno == ENOENT ? errc::not_found : errc::command_failed;
-  return Error(code, fmt::format("{} {}: {}", what, path, std::strerror(errno)));
 }
 
 }  // namespace
@@ -292,8 +295,11 @@ Async<void> PgController::Impl::remove_tree(std::string path) {
 Async<void> PgController::Impl::remove_data_directory(std::string path) {
   // A place that has not its name from us may be somebody else's too, however it came into these links.
   const auto in_use = places_elsewhere(options.data_dir);
-  for (const auto& place : places_elsewhere(path)) {
-    if (in_use.contains(place)) continue;
+  if (in_use.has_error()) co_return in_use.error();
+  const auto places = places_elsewhere(path);
+  if (places.has_error()) co_return places.error();
+  for (const auto& place : *places) {
+    if (in_use->contains(place)) continue;
     if (!own_place(place)) {
       log.warning("{} is removed, but what it has in {} is left: it is the place that was configured; "
                   "empty it if no other server uses it",

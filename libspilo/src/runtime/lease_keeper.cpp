@@ -11,17 +11,18 @@ boost::asio::awaitable<void> LeaseKeeper::run() {
   co_await boost::asio::this_coro::throw_if_cancelled(false);
   // A store may grant less than was asked for (ZooKeeper bounds its sessions).
   Duration granted = Duration::max();
-  bool failing = false;
+  int unanswered = 0;  // in a row
   for (int lost_in_a_row = 0;;) {
     const auto sent = clock_.now();
-    // A try gets a third of the ttl. If that was not answered the next get half of it: a store that is back
-    // answers at once, but not what was lost on the way.
-    const auto period = std::min<Duration>(ttl_ / 3, granted / 2) / (failing ? 2 : 1);
+    // A try gets a third of the ttl. After one that was not answered every other gets half of it: a store that
+    // is back answers at once, but not what was lost on the way; one that is slow needs the whole time.
+    const auto period =
+        std::min<Duration>(ttl_ / 3, granted / 2) / (unanswered % 2 == 1 ? 2 : 1);
     const auto deadline = sent + std::max<Duration>(period, 300ms);
     auto lease = co_await store_.renew(ttl_, deadline);
     const auto state = co_await boost::asio::this_coro::cancellation_state;
     if (state.cancelled() != boost::asio::cancellation_type::none) co_return;
-    failing = lease.has_error() && !lease.error().is(errc::session_lost);
+    unanswered = lease.has_error() && !lease.error().is(errc::session_lost) ? unanswered + 1 : 0;
     auto next = clock_.now() + std::clamp<Duration>(ttl_ / 20, 100ms, 1s);
     if (lease.has_value()) {
       lost_in_a_row = 0;

@@ -162,6 +162,9 @@ struct FailsafePromise {
   TimePoint given{};
   TimePoint until{};
   std::uint64_t term = 0;  // the last that we had read then
+  // Given while one to another leader still held: one of the two asks late, and nobody can tell which. Only
+  // time ends it.
+  bool mixed = false;
   bool operator==(const FailsafePromise&) const = default;
 };
 
