@@ -96,7 +96,7 @@ class Nemesis {
   void crash_agent() {
     const auto host = victim();
     cluster_.restart_after = rng_.between(milliseconds(50), ttl());
-    // An agent and its guard at once are more than the guard promises.
+    // An agent and its guard at once, here or by a freeze, are more than the guard promises.
     if (!cluster_.guard(host).alive()) break_promises();
     cluster_.crash_agent(host);
   }
@@ -104,6 +104,7 @@ class Nemesis {
     const auto host = victim();
     const auto span = rng_.between(milliseconds(100), ttl() * 2);
     say(fmt::format("freezes agent {} for {:.1f}s", cluster_.name(host), in_seconds(span)));
+    if (!cluster_.guard(host).alive()) break_promises();
     cluster_.freeze_agent(host, span);
   }
   void kill_server() { cluster_.server(victim()).kill("kill -9"); }
