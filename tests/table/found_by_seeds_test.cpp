@@ -492,3 +492,18 @@ TEST_CASE("found by seeds: a promise to a leader ends when somebody else has led
   machine.step(t0 + 6s, {}, ha::FailsafeHeard{NodeName("n2"), "", "", 3, 60s});
   CHECK(read(t0 + 7s, 7, "n3") == t0 + 66s);
 }
+
+TEST_CASE("a write that the store refuses for good is not repeated with every read") {
+  ha::Machine machine(healthy().id);
+  auto c = healthy();
+  c.i_lead();
+  c.cluster().failsafe->erase(NodeName("n3"));
+  c.facts.write_refused_at = t0 - 100ms;
+  CHECK(find<ha::WriteKey>(ha::decide(c.id, c.facts, c.memory)) == nullptr);
+  c.facts.write_refused_at = t0 - ha::timing(c.id, c.facts).loop_wait;
+  CHECK(find<ha::WriteKey>(ha::decide(c.id, c.facts, c.memory)) != nullptr);
+  machine.step(t0, {}, ha::WriteFailed{ha::InFlight::history, Error(errc::denied, "no rights")});
+  CHECK(machine.facts().write_refused_at == t0);
+  machine.step(t0 + 1s, {}, ha::WriteFailed{ha::InFlight::history, Error(errc::conflict, "another version")});
+  CHECK(machine.facts().write_refused_at == t0);
+}

@@ -237,6 +237,9 @@ class Fold {
       m_.published_session = SessionId{};
       m_.published_at = f_.now;
     }
+    const auto& error = event.error;
+    if (error.is(errc::denied) || error.is(errc::invalid_argument) || error.is(errc::unsupported))
+      f_.write_refused_at = f_.now;
     if (event.kind == InFlight::status) m_.status_at = f_.now;
     if (event.kind != InFlight::status && event.kind != InFlight::publish) f_.write_ended_at = f_.now;
     if (event.kind == InFlight::initialize) m_.claim_written_at = m_.claim_failed_at = f_.now;

@@ -70,7 +70,10 @@ struct Plan {
   bool guard_missing() const;
   // When the heirs of who has no guard were asked last, or are to be asked now.
   TimePoint unguarded_round() const;
-  bool may_write_again() const { return cluster->read_started >= f.write_ended_at; }
+  bool may_write_again() const {
+    const bool refused = f.write_refused_at != TimePoint{} && now < f.write_refused_at + t.loop_wait;
+    return cluster->read_started >= f.write_ended_at && !refused;
+  }
   // Is what we know of the lock younger than its last change? Only then may we try to take it.
   bool lock_view_current() const {
     return cluster != nullptr && cluster->read_started >= f.lock_changed_at;

@@ -116,6 +116,8 @@ struct Facts {
   // A write that was built on what had been read ended then, well or not: only a younger read is ground for
   // the next.
   TimePoint write_ended_at{};
+  // The store refused a write for a reason that reading does not cure, such as missing rights: paced.
+  TimePoint write_refused_at{};
   SessionId session;      // our present session; empty: none
   TimePoint session_valid_until{};
   // Members keep taking part in a race for a while after their key has expired.
