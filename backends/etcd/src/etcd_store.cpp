@@ -280,7 +280,7 @@ Async<std::optional<dcs::Index>> EtcdStore::Impl::read_watch(dcs::Index seen,
       // A member that lags, or a new history that is far from that revision: a watch of it would be silent
       // for long. Only reading tells.
       if (message->created && message->header.revision < seen.value)
-        co_return std::optional<dcs::Index>(dcs::Index{seen.value + 1});
+        co_return std::optional<dcs::Index>(dcs::Index{message->header.revision});
       newest = std::max(newest, message->newest);
       co_return nothing;
     }

@@ -406,9 +406,13 @@ struct Supervisor::Impl : std::enable_shared_from_this<Supervisor::Impl> {
       if (changed.has_value()) {
         // A return without progress says "read again"; it must not become a spin.
         if (*changed <= seen) pause = 100ms;
+        // A store that was replaced counts anew: what was read of the old one is far ahead of it.
+        if (*changed < seen) watch_from = *changed;
         seen = std::max(*changed, watch_from);
         post(ha::StoreChanged{});
-      } else if (!changed.error().is(errc::timed_out)) {
+      } else if (changed.error().is(errc::timed_out)) {
+        seen = watch_from;
+      } else {
         pause = std::clamp<Duration>(
             ha::timing(machine.identity(), machine.facts()).ttl / 20, 100ms, 1s);
         seen = watch_from;
