@@ -437,6 +437,14 @@ TEST_CASE("found by seeds: a list of failsafe that may have been written counts 
        },
        "keep-lock",
        {}},
+      {"an agent that was not granted the lock in this life can't know what the one before has written",
+       [&](Case& c) {
+         outage(c);
+         c.memory.last_term = Term{};
+         c.facts.session = SessionId("s9");
+       },
+       "rebind-lock",
+       {"acquire-lock rebind term=3"}},
       {"no list is written while others' promises outlast the lease",
        [&](Case& c) {
          c.i_lead();

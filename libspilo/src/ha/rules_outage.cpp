@@ -25,6 +25,11 @@ bool may_ask(Plan& plan) {
   if (!plan.config.failsafe_mode || plan.paused || !plan.writable || plan.f.stop_requested)
     return false;
   if (plan.cluster == nullptr || !plan.lock_mine) return false;
+  // Granted in this life of the agent: a write of the one before may still be on its way, until our own grant
+  // has made an end of it.
+  const bool granted_to_us = plan.mem.last_term.number == plan.cluster->term.number ||
+                             plan.cluster->leader->session == plan.f.session;
+  if (!granted_to_us) return false;
   if (store_speaks(plan)) {
     // Less is left of the lease than there ever is while renewals are answered (they come every ttl/3, and ZooKeeper's
     // last two thirds): whatever holds the answer back, it is time to ask the others.
