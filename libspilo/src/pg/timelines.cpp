@@ -126,13 +126,16 @@ Async<void> PgController::Impl::archive_marks() {
   auto files = list_wal(options.data_dir + "/pg_wal");
   std::erase_if(files, [](const WalFile& file) { return !file.history; });
   if (std::ranges::none_of(files, is_mark)) co_return Result<void>{};
-  const auto served = std::exchange(marks_offered_by, 0);  // until it is known that there is no more to do
+  // The next look at this primary tries again; not one beside this.
+  const auto not_offered = [this](Error why) {
+    marks_offered_by = 0;
+    return why;
+  };
   auto taken = co_await take(clock.now() + 5s);
-  if (taken.has_error()) co_return taken.error();
+  if (taken.has_error()) co_return not_offered(taken.error());
   auto connection = std::move(*taken);
   const auto mode = co_await connection->query("SHOW archive_mode", clock.now() + 5s);
-  if (mode.has_error()) co_return mode.error();
-  marks_offered_by = served;
+  if (mode.has_error()) co_return not_offered(mode.error());
   const bool archives = mode->text(0, 0) != "off";
   give_back(std::move(connection));
   if (!archives) co_return Result<void>{};
@@ -145,10 +148,7 @@ Async<void> PgController::Impl::archive_marks() {
     const bool mark = is_mark(file);
     if (mark && !exists(done)) {
       auto offered = write_file(ready, "", 0600);
-      if (offered.has_error()) {
-        marks_offered_by = 0;
-        co_return offered.error();
-      }
+      if (offered.has_error()) co_return not_offered(offered.error());
     }
     const auto limit = clock.now() + archive_patience;
     Duration pause = 100ms;
