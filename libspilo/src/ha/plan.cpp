@@ -138,6 +138,12 @@ TimePoint Plan::unguarded_round() const {
   return f.guard_lost_at + (now - f.guard_lost_at) / t.loop_wait * t.loop_wait;
 }
 
+Lsn Plan::within_lag_of(Lsn end) const {
+  const auto lag =
+      static_cast<std::uint64_t>(std::max<std::int64_t>(config.maximum_lag_on_failover, 0));
+  return Lsn{to_int(end) > lag ? to_int(end) - lag : 0};
+}
+
 void Plan::take_lock(std::optional<dcs::Version> rebind) {
   if (f.session.empty() || !lock_view_current()) return;
   emit_once(InFlight::acquire,

@@ -64,12 +64,14 @@ struct Plan {
   // May a server that is down be started as a primary, or a replica be promoted: the lock is ours
   // beyond doubt, for longer than this takes to go wrong, and the guard watches.
   bool may_open_for_writes() const;
-  // Whether what was read is younger than the last write that failed: repeated on the same ground it fails again, as
-  // fast as the store can refuse it.
   // No guard can be started: it was tried each second for a while.
   bool guard_missing() const;
   // When the heirs of who has no guard were asked last, or are to be asked now.
   TimePoint unguarded_round() const;
+  // What an heir must have at least, where the log ends at `end`: maximum_lag_on_failover before it.
+  Lsn within_lag_of(Lsn end) const;
+  // Whether what was read is younger than the last write that ended: repeated on the same ground it fails again, as
+  // fast as the store can refuse it. And not at once after a refusal that reading does not cure.
   bool may_write_again() const {
     const bool refused = f.write_refused_at != TimePoint{} && now < f.write_refused_at + t.loop_wait;
     return cluster->read_started >= f.write_ended_at && !refused;

@@ -89,12 +89,10 @@ bool fail_over_after_crash(Plan& plan) {
     plan.wake_at(plan.mem.crashed_at + plan.config.primary_start_timeout);
     return false;
   }
-  const auto lag =
-      static_cast<std::uint64_t>(std::max<std::int64_t>(plan.config.maximum_lag_on_failover, 0));
-  const auto last = to_int(std::max(plan.node->flushed, plan.cluster->status.optime));
+  const auto last = std::max(plan.node->flushed, plan.cluster->status.optime);
   const auto since = unguarded ? plan.unguarded_round() : plan.mem.crashed_at;
   if (unguarded) plan.wake_at(since + plan.t.loop_wait);
-  const auto heirs = find_heir(plan, {}, Lsn{last > lag ? last - lag : 0}, since);
+  const auto heirs = find_heir(plan, {}, plan.within_lag_of(last), since);
   if (heirs.best != nullptr) {
     release(plan);
     return plan.say("PostgreSQL is down, giving the lock away to fail over; {} can lead",

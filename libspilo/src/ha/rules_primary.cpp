@@ -39,6 +39,14 @@ bool due(Plan& plan, bool& decided) {
   return false;
 }
 
+// To the candidate, or, where none is named, to whoever has everything once the server has stopped.
+void hand_over(Plan& plan, const NodeName& candidate, const PeerStatus& heir) {
+  plan.mem.handover = Handover{.candidate = candidate, .started = plan.now};
+  plan.start(Task{.kind = TaskKind::stop,
+                  .checkpoint_first = true,
+                  .reason = fmt::format("the lock is handed over to {}", heir.node.str())});
+}
+
 bool switchover(Plan& plan) {
   const auto& request = plan.cluster->failover;
   if (!plan.lock_held || !plan.node->accepts_writes() || !request.requested() || plan.mem.handover)
@@ -53,21 +61,14 @@ bool switchover(Plan& plan) {
     return refuse(plan, "paused, and no candidate is named");
 
   const auto since = std::max(plan.mem.request_seen_at, plan.mem.started_at);
-  const auto lag =
-      static_cast<std::uint64_t>(std::max<std::int64_t>(plan.config.maximum_lag_on_failover, 0));
-  const auto mine = to_int(plan.node->flushed);
-  const auto heirs = find_heir(plan, request.candidate, Lsn{mine > lag ? mine - lag : 0}, since);
+  const auto heirs =
+      find_heir(plan, request.candidate, plan.within_lag_of(plan.node->flushed), since);
   if (heirs.best == nullptr) {
     if (!heirs.waiting_for.empty())
       return plan.say("switchover: asking {} whether it can lead", heirs.waiting_for.str());
     return refuse(plan, heirs.problems);
   }
-  plan.mem.handover = Handover{.candidate = request.candidate, .started = plan.now};
-  plan.start(Task{.kind = TaskKind::stop,
-                  .checkpoint_first = true,
-                  .reason = fmt::format("the lock is handed over to {}",
-                                        request.candidate.empty() ? heirs.best->node.str()
-                                                                  : request.candidate.str())});
+  hand_over(plan, request.candidate, *heirs.best);
   return plan.say("{}: demoting myself, {} can lead",
                   request.leader.empty() ? "manual failover" : "switchover",
                   heirs.best->node.str());
@@ -89,23 +90,16 @@ bool handover_failed(Plan& plan) {
 bool unguarded(Plan& plan) {
   if (!plan.guard_missing() || plan.paused || plan.mem.handover) return false;
   if (!plan.lock_held || !plan.node->accepts_writes()) return false;
-  const auto lag =
-      static_cast<std::uint64_t>(std::max<std::int64_t>(plan.config.maximum_lag_on_failover, 0));
-  const auto mine = to_int(plan.node->flushed);
   const auto since = plan.unguarded_round();
   plan.wake_at(since + plan.t.loop_wait);
-  const auto heirs = find_heir(plan, {}, Lsn{mine > lag ? mine - lag : 0}, since);
+  const auto heirs = find_heir(plan, {}, plan.within_lag_of(plan.node->flushed), since);
   if (heirs.best == nullptr)
     return plan.say("leading without a guard, so nothing ends PostgreSQL in time if this agent stands still ({}); {}",
                     plan.f.guard_problem,
                     heirs.waiting_for.empty()
                         ? "nobody else can lead: " + heirs.problems
                         : fmt::format("asking {} whether it can lead", heirs.waiting_for.str()));
-  plan.mem.handover = Handover{.candidate = {}, .started = plan.now};
-  plan.start(Task{.kind = TaskKind::stop,
-                  .checkpoint_first = true,
-                  .reason = fmt::format("no guard can be started here, the lock is handed over to {}",
-                                        heirs.best->node.str())});
+  hand_over(plan, {}, *heirs.best);
   return plan.say("demoting myself, no guard can be started here ({}); {} can lead",
                   plan.f.guard_problem,
                   heirs.best->node.str());
