@@ -107,10 +107,7 @@ TEST_CASE("a server whose directory is moved away is ended, not forgotten") {
   for (const bool adopted : {false, true}) {
     CAPTURE(adopted);
     if (adopted) {
-      ha::Task start;
-      start.kind = ha::TaskKind::start;
-      start.as_primary = true;
-      REQUIRE_OK(node.perform(start));
+      REQUIRE_OK(node.start_as_primary());
       node.agent();
     }
     REQUIRE(node.observe().running());
@@ -196,10 +193,7 @@ TEST_CASE("a promotion that does not end in time never ends") {
   const auto view = b.observe();
   CHECK(view.down());
   CHECK(view.role == Role::replica);
-  ha::Task start;
-  start.kind = ha::TaskKind::start;
-  start.upstream = a.as_upstream();
-  REQUIRE_OK(b.perform(start));
+  REQUIRE_OK(b.perform(ha::TaskKind::start, a));
   CHECK(b.observe_until([](const NodeView& v) { return v.streaming && v.role == Role::replica; }));
 }
 

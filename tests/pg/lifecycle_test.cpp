@@ -103,10 +103,7 @@ TEST_CASE("a killed postmaster is noticed at once, and nothing of it survives") 
     CAPTURE(adopted);
     if (adopted) {
       // A server that is no child of this process: started by an agent that is gone.
-      ha::Task task;
-      task.kind = ha::TaskKind::start;
-      task.as_primary = true;
-      REQUIRE_OK(node.perform(task));
+      REQUIRE_OK(node.start_as_primary());
       node.agent();
     }
     auto view = node.observe();

@@ -110,9 +110,7 @@ TEST_CASE("a rewind keeps the tablespace and the pg_wal that are elsewhere") {
   REQUIRE_OK(a.stop());
   REQUIRE_OK(b.sql("INSERT INTO t SELECT generate_series(2, 500)"));
   REQUIRE(b.controller->kill_now().has_value());
-  ha::Task start;
-  start.kind = ha::TaskKind::start;
-  REQUIRE_OK(a.perform(start));
+  REQUIRE_OK(a.perform(ha::TaskKind::start));
   REQUIRE_OK(a.perform(ha::TaskKind::promote));
   REQUIRE_OK(a.sql("INSERT INTO t SELECT generate_series(2, 1000)"));
   const auto link = fs::read_symlink(b.options.data_dir + "/pg_wal");
@@ -170,10 +168,7 @@ TEST_CASE("a copy for which there is no room leaves nothing, and what was there 
     CAPTURE(left);
     CHECK_FALSE(has_sibling(dir, left));
   }
-  ha::Task start;
-  start.kind = ha::TaskKind::start;
-  start.upstream = a.as_upstream();
-  REQUIRE_OK(b.perform(start));
+  REQUIRE_OK(b.perform(ha::TaskKind::start, a));
   CHECK(b.observe_until(streams));
 }
 

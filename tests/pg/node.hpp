@@ -122,6 +122,12 @@ class Node {
     task.kind = kind;
     return perform(task);
   }
+  Result<void> start_as_primary() {
+    ha::Task task;
+    task.kind = ha::TaskKind::start;
+    task.as_primary = true;
+    return perform(task);
+  }
   Result<void> perform(ha::TaskKind kind, const Node& upstream) {
     ha::Task task;
     task.kind = kind;

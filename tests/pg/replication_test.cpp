@@ -253,9 +253,7 @@ TEST_CASE("a diverged primary comes back by pg_rewind, and by a copy when that i
   REQUIRE_OK(b.stop());
   REQUIRE_OK(a.sql("INSERT INTO t SELECT generate_series(1, 1000)"));
   REQUIRE(a.controller->kill_now().has_value());
-  ha::Task start;
-  start.kind = ha::TaskKind::start;
-  REQUIRE_OK(b.perform(start));
+  REQUIRE_OK(b.perform(ha::TaskKind::start));
   CHECK_FALSE(b.observe().streaming);
   REQUIRE_OK(b.perform(ha::TaskKind::promote));
   REQUIRE_OK(b.sql("INSERT INTO t VALUES (7)"));
@@ -326,9 +324,7 @@ TEST_CASE(
   CHECK_FALSE(has_old_directory(b));
 
   std::ofstream(b.options.data_dir + ".rewinding") << "x";
-  ha::Task start;
-  start.kind = ha::TaskKind::start;
-  CHECK(b.perform(start).has_error());
+  CHECK(b.perform(ha::TaskKind::start).has_error());
   b.options.basebackup.clear();
   b.agent();
   REQUIRE_OK(b.perform(ha::TaskKind::rejoin, a));
@@ -349,9 +345,6 @@ TEST_CASE("a data directory of another cluster is never overwritten") {
   const auto refused = b.perform(ha::TaskKind::rejoin, a);
   REQUIRE(refused.has_error());
   CHECK(refused.error().text().find("another cluster") != std::string::npos);
-  ha::Task start;
-  start.kind = ha::TaskKind::start;
-  start.as_primary = true;
-  REQUIRE_OK(b.perform(start));
+  REQUIRE_OK(b.start_as_primary());
   CHECK(b.value("SELECT count(*) FROM precious") == "0");
 }

@@ -110,10 +110,7 @@ TEST_CASE("who restores from the archive finds the way past numbers that nobody 
       },
       30s));
   // It has the archive only: whom it would stream from is down.
-  ha::Task start;
-  start.kind = ha::TaskKind::start;
-  start.upstream = a.as_upstream();
-  REQUIRE_OK(c.perform(start));
+  REQUIRE_OK(c.perform(ha::TaskKind::start, a));
   CHECK(c.observe_until([&](const NodeView&) { return c.value("SELECT count(*) FROM t") == "1"; }));
   CHECK(to_int(c.last.timeline) == 5);
   CHECK_FALSE(c.last.streaming);
@@ -129,10 +126,7 @@ TEST_CASE("a mark in the middle of a row of numbers does not keep a standby from
   // A fetch from the archive brought the file of 4 and was interrupted before that of 3.
   std::ofstream(b.options.data_dir + "/pg_wal/00000002.history") << "# taken: spilo\n";
   std::ofstream(b.options.data_dir + "/pg_wal/00000004.history") << "1\tF/F0000000\tfar away\n";
-  ha::Task start;
-  start.kind = ha::TaskKind::start;
-  start.upstream = a.as_upstream();
-  REQUIRE_OK(b.perform(start));
+  REQUIRE_OK(b.perform(ha::TaskKind::start, a));
   CHECK(b.observe_until([](const NodeView& v) { return v.streaming; }));
   CHECK(history_files(b) == std::vector<std::string>{"00000004.history"});
 }
@@ -172,15 +166,10 @@ TEST_CASE("what an interrupted promotion left behind does not keep a standby fro
   std::ofstream(b.options.data_dir + "/pg_wal/00000002.history") << "# taken: spilo\n";
   // It goes on beside the mark, also when it has to look for a newer timeline.
   REQUIRE_OK(a.stop());
-  ha::Task start;
-  start.kind = ha::TaskKind::start;
-  start.as_primary = true;
-  REQUIRE_OK(a.perform(start));
+  REQUIRE_OK(a.start_as_primary());
   CHECK(b.observe_until([](const NodeView& v) { return v.streaming; }));
   REQUIRE_OK(b.stop());
-  start.as_primary = false;
-  start.upstream = a.as_upstream();
-  REQUIRE_OK(b.perform(start));
+  REQUIRE_OK(b.perform(ha::TaskKind::start, a));
   CHECK(b.observe_until([](const NodeView& v) { return v.streaming; }));
   CHECK(history_files(b).empty());
 }
@@ -204,9 +193,6 @@ TEST_CASE("nothing becomes writable after the lease, whatever its task has waite
   CHECK(a.observe().down());
 
   for (auto* node : {&a, &b}) node->controller->may_write_until(bench.clock.now() + 1min);
-  ha::Task start;
-  start.kind = ha::TaskKind::start;
-  start.as_primary = true;
-  REQUIRE_OK(a.perform(start));
+  REQUIRE_OK(a.start_as_primary());
   CHECK(a.observe().accepts_writes());
 }
