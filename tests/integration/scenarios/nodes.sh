@@ -68,6 +68,9 @@ scenario_adopt_directory() {
   as_user "$PG_BIN/pg_ctl" -D "$WORK/first/data" -w stop >/dev/null || need "pg_ctl stop" false
   node_start first
   need "it leads" wait_for 60 leader_is first
+  # /primary says who holds the lock; its promotion is going on by then.
+  takes_writes() { [ "$(sql first "select pg_is_in_recovery()")" = f ]; }
+  need "and takes writes" wait_for 20 takes_writes
   check "its rows are there" test "$(sql first "select count(*) from precious")" = 1000
   sql first "create role replicator login replication password '$REPLICATION_PASSWORD'" || need "an account for replicas" false
   node_create second
