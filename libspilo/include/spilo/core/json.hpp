@@ -85,7 +85,9 @@ class Value {
 };
 
 // errc::protocol with the position when the text is not one JSON document. Depth is limited to 32;
-// of duplicate keys the last one wins; integers beyond 64 bits become doubles.
+// of duplicate keys the last one wins; integers beyond 64 bits become doubles. A double written with
+// 16 or 17 digits may be read as one of its neighbours, because Boost.JSON 1.81 does not round
+// correctly; with 15 digits or fewer, which is what people write into settings, it is exact.
 Result<Value> parse(std::string_view text);
 
 enum class Style {
