@@ -65,10 +65,28 @@ wait_for() {
 }
 
 port_is_free() { ! { : <>"/dev/tcp/127.0.0.1/$1"; } 2>/dev/null; }
-# Below the ports that the kernel gives to clients (32768 and above): one of those may be taken at any moment.
-next_port=$((12000 + ($$ * 37) % 20000))
+# A shell has fifty ports for itself, by a lock that it and its servers hold: another may start its own cluster at any moment. They lie
+# below those that the kernel gives to clients (32768 and above). tests/support/child.hpp takes its ports in the same way.
+next_port=0 last_port=-1
+claim_ports() {
+  local i lock
+  mkdir -m 1777 /tmp/spilo-ports 2>/dev/null || :
+  for ((i = $$; i < $$ + 400; i++)); do
+    lock=/tmp/spilo-ports/$((i % 400))
+    [ -e "$lock" ] || : >>"$lock"
+    exec {PORTS_LOCK}<"$lock"
+    if flock -n "$PORTS_LOCK"; then
+      next_port=$((12000 + (i % 400) * 50)) last_port=$((12000 + (i % 400) * 50 + 49))
+      return 0
+    fi
+    exec {PORTS_LOCK}<&-
+  done
+  die "no free ports: something holds all the locks in /tmp/spilo-ports"
+}
 free_port() { # free_port NAME: the port goes to the variable, because a subshell would forget it
-  while ! port_is_free $next_port; do next_port=$((next_port + 1)); done
+  while [ $next_port -gt $last_port ] || ! port_is_free $next_port; do
+    if [ $next_port -lt $last_port ]; then next_port=$((next_port + 1)); else claim_ports; fi
+  done
   printf -v "$1" %s "$next_port"
   next_port=$((next_port + 1))
 }

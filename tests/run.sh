@@ -54,8 +54,8 @@ stage "build: what users run (g++, optimised)"
 build default
 
 stage "tests: everything, with real servers"
-# Tests that time real clusters get the machine to themselves: they carry RUN_SERIAL.
-ctest --preset default --no-tests=error -j "$jobs" ${only:+-R "$only"}
+# Most of them wait for servers, so there are more tests at a time than processors (see tests/CMakeLists.txt).
+ctest --preset default --no-tests=error -j $((jobs * 5 / 2)) ${only:+-R "$only"}
 
 # What became of the stores in trouble, as this run saw it; a part of a run has no say in it.
 [ -n "$only" ] || { tests/integration/report.sh build/integration-results >build/scenarios.md && cp build/scenarios.md tests/integration/README.md; }
