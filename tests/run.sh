@@ -53,23 +53,32 @@ build() { # build PRESET [TARGET…]
 stage "build: what users run (g++, optimised)"
 build default
 
+# Most tests wait for servers, so there are more of them at a time than processors (see tests/CMakeLists.txt); what they leave of the
+# processors builds for the sanitizers, at the lowest priority.
+if [ "$quick" = 0 ]; then
+  set -m  # a process group of its own, which ends with us
+  { renice -n 19 -p "$BASHPID" >/dev/null; build asan sanitized_tests && build tsan threaded_tests; } >build/sanitizers.log 2>&1 &
+  sanitizers=$!
+  set +m
+  trap 'kill -- -"$sanitizers" 2>/dev/null || true' EXIT
+fi
+
 stage "tests: everything, with real servers"
-# Most of them wait for servers, so there are more tests at a time than processors (see tests/CMakeLists.txt).
-ctest --preset default --no-tests=error -j $((jobs * 5 / 2)) ${only:+-R "$only"}
+ctest --preset default --no-tests=error -j $((jobs * 2)) ${only:+-R "$only"}
 
 # What became of the stores in trouble, as this run saw it; a part of a run has no say in it.
 [ -n "$only" ] || { tests/integration/report.sh build/integration-results >build/scenarios.md && cp build/scenarios.md tests/integration/README.md; }
 
 if [ "$quick" = 0 ]; then
-  # Everything that needs no server, once more: clang with AddressSanitizer and UBSan, and g++ with both for the coroutine cases.
-  stage "build: clang with AddressSanitizer and UBSan"
-  build asan sanitized_tests
+  stage "build: clang with AddressSanitizer and UBSan, and with ThreadSanitizer"
+  renice -n 0 -g "$sanitizers" >/dev/null 2>&1 || true  # only root may; the rest of the build goes on in any case
+  wait "$sanitizers" || { cat build/sanitizers.log; exit 1; }
+  trap - EXIT
+  # Everything that needs no server, once more.
   stage "tests: AddressSanitizer and UBSan"
   ctest --preset asan --no-tests=error -j "$jobs" -L sanitized
   # The supervisor claims one thread: nobody else may touch it.
-  stage "build: clang with ThreadSanitizer, the supervisor and its simulator"
-  build tsan threaded_tests
-  stage "tests: ThreadSanitizer"
+  stage "tests: ThreadSanitizer, the supervisor and its simulator"
   ctest --preset tsan --no-tests=error -j "$jobs" -L threaded
 fi
 stage "all passed"
