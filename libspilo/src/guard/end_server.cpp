@@ -70,30 +70,49 @@ int pidfd_open(int pid) noexcept {
   return static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
 }
 
-enum class Killed { sent, not_a_server, failed };
+enum class Signalled { sent, not_a_server, failed };
 
 // The process is looked at once more after its descriptor was taken: if the id was used again in
 // between, the signal goes to the process that has ended, and not to a stranger.
-Killed kill_verified(int pid, const DirectoryId& id, int& last_fd, int& error) noexcept {
-  if (!is_server_process(pid, id)) return Killed::not_a_server;
+Signalled signal_verified(
+    int signal, int pid, const DirectoryId& id, int& last_fd, int& error) noexcept {
+  if (!is_server_process(pid, id)) return Signalled::not_a_server;
   const int fd = pidfd_open(pid);
   const bool old_kernel = fd < 0 && errno == ENOSYS;
-  if (fd < 0 && !old_kernel) return Killed::not_a_server;  // gone meanwhile
+  if (fd < 0 && !old_kernel) return Signalled::not_a_server;  // gone meanwhile
   if (!is_server_process(pid, id)) {
     if (fd >= 0) ::close(fd);
-    return Killed::not_a_server;
+    return Signalled::not_a_server;
   }
   const auto failed =
-      old_kernel ? ::kill(pid, SIGKILL) : ::syscall(SYS_pidfd_send_signal, fd, SIGKILL, nullptr, 0);
+      old_kernel ? ::kill(pid, signal) : ::syscall(SYS_pidfd_send_signal, fd, signal, nullptr, 0);
   const int why = failed != 0 ? errno : 0;
   if (fd >= 0) {
     if (last_fd >= 0) ::close(last_fd);
     last_fd = fd;
   }
-  if (why == ESRCH) return Killed::not_a_server;
-  if (why == 0) return Killed::sent;
+  if (why == ESRCH) return Signalled::not_a_server;
+  if (why == 0) return Signalled::sent;
   if (error == 0) error = why;
-  return Killed::failed;
+  return Signalled::failed;
+}
+
+// "postgres: [CLUSTER: ]walsender USER HOST(PORT) streaming 0/3000060": PostgreSQL 13 to 17 set the
+// first title of a process also with update_process_title off. A client's process that is taken
+// for one because of its names lives for as long as the walsenders may, no longer.
+bool is_walsender(int pid) noexcept {
+  char title[256];
+  return read_small(ProcPath(pid, "cmdline").text, title, sizeof title) > 0 &&
+         std::strstr(title, "walsender ") != nullptr;
+}
+
+// Runs, or waits for a disk: it has something to do. One that waits for its socket or its latch has
+// sent what there is, or can't.
+bool is_busy(int pid) noexcept {
+  char stat[512];
+  if (read_small(ProcPath(pid, "stat").text, stat, sizeof stat) <= 0) return false;
+  const char* name_end = std::strrchr(stat, ')');
+  return name_end != nullptr && name_end[1] == ' ' && (name_end[2] == 'R' || name_end[2] == 'D');
 }
 
 // Calls visit(pid) for every process; false from visit() ends the walk. Returns 0 or errno.
@@ -116,6 +135,35 @@ int each_process(Visit visit) noexcept {
   }
   ::close(fd);
   return error;
+}
+
+// A client that was told "committed" may be ahead of what the walsenders have sent, by the moment
+// that they need to run: PostgreSQL wakes them before it answers. So those who talk to clients end
+// first, with the postmaster stopped, which would otherwise end everybody; from here on nothing is
+// acknowledged, and the walsenders get until they rest, for `limit_ms` at most.
+int end_all_but_walsenders(const DirectoryId& id, int postmaster, int limit_ms) noexcept {
+  const auto started = monotonic_ns();
+  int killed = 0;
+  int last_fd = -1;
+  int error = 0;  // whatever is left here is met again by end_server
+  const bool stopped =
+      postmaster > 0 && signal_verified(SIGSTOP, postmaster, id, last_fd, error) == Signalled::sent;
+  each_process([&](int pid) {
+    if ((stopped && pid == postmaster) || is_walsender(pid)) return true;
+    if (signal_verified(SIGKILL, pid, id, last_fd, error) == Signalled::sent) ++killed;
+    return true;
+  });
+  for (;;) {
+    bool busy = false;
+    each_process([&](int pid) {
+      busy = is_walsender(pid) && is_busy(pid) && is_server_process(pid, id);
+      return !busy;
+    });
+    if (!busy || monotonic_ns() - started >= std::int64_t{limit_ms} * 1'000'000) break;
+    ::poll(nullptr, 0, 1);
+  }
+  if (last_fd >= 0) ::close(last_fd);
+  return killed;
 }
 
 }  // namespace
@@ -159,17 +207,19 @@ EndResult end_server(const DirectoryId& id, int postmaster, int limit_ms) noexce
   const auto started = monotonic_ns();
   EndResult result;
   int last_fd = -1;
-  // The postmaster first: after it nothing is forked any more.
-  if (postmaster > 0 && kill_verified(postmaster, id, last_fd, result.error) == Killed::sent)
+  result.killed = end_all_but_walsenders(id, postmaster, limit_ms < 50 ? limit_ms : 50);
+  // Of the rest the postmaster first: after it nothing is forked any more.
+  if (postmaster > 0 &&
+      signal_verified(SIGKILL, postmaster, id, last_fd, result.error) == Signalled::sent)
     ++result.killed;
   // Two looks in a row must find nothing: a child that was forked behind the first look's back, by
   // a postmaster that was gone when the look came to it, is found by the second.
   for (int clean = 0; clean < 2;) {
     int seen = 0;
     const int failure = each_process([&](int pid) {
-      const auto outcome = kill_verified(pid, id, last_fd, result.error);
-      if (outcome != Killed::not_a_server) ++seen;
-      if (outcome == Killed::sent) ++result.killed;
+      const auto outcome = signal_verified(SIGKILL, pid, id, last_fd, result.error);
+      if (outcome != Signalled::not_a_server) ++seen;
+      if (outcome == Signalled::sent) ++result.killed;
       return true;
     });
     if (failure != 0) {

@@ -126,11 +126,10 @@ bool PgController::Impl::signal_postmaster(pid_t pid, int signal) {
   if (pidfd < 0) return false;
   guard::DirectoryId id;
   // Asked behind the descriptor: it stays that of the process that we looked at.
-  const bool ours = (pid == postmaster.pid() && postmaster.alive()) ||
-                    (guard::directory_id(options.data_dir.c_str(), id) == 0 &&
-                     guard::is_server_process(pid, id));
-  const bool sent =
-      ours && ::syscall(SYS_pidfd_send_signal, pidfd, signal, nullptr, 0) == 0;
+  const bool ours =
+      (pid == postmaster.pid() && postmaster.alive()) ||
+      (guard::directory_id(options.data_dir.c_str(), id) == 0 && guard::is_server_process(pid, id));
+  const bool sent = ours && ::syscall(SYS_pidfd_send_signal, pidfd, signal, nullptr, 0) == 0;
   ::close(pidfd);
   return sent;
 }
@@ -179,7 +178,8 @@ void PgController::Impl::postmaster_ended(pid_t pid) {
     if (reaped == 0) return;  // a child of ours that lives
     if (reaped == pid) child_status = status;
     if (pid == child) child = 0;
-    // Of another parent: it has ended only when nothing but that can be the reason why it is not seen.
+    // Of another parent: it has ended only when nothing but that can be the reason why it is not
+    // seen.
     const int pidfd = reaped == pid ? -1 : open_pidfd(pid);
     const bool lives = reaped != pid && (pidfd >= 0 ? !has_ended(pidfd) : errno != ESRCH);
     if (pidfd >= 0) ::close(pidfd);
@@ -204,8 +204,12 @@ void PgController::Impl::postmaster_ended(pid_t pid) {
 }
 
 Result<void> PgController::Impl::kill_now() {
-  // A postmaster that was just started may not work in the data directory yet.
-  if (child != 0) ::kill(child, SIGKILL);
+  // A postmaster that was just started may not work in the data directory yet. One that does is not
+  // the first to end, so that its walsenders can finish (end_server.hpp).
+  guard::DirectoryId id;
+  if (child != 0 && (guard::directory_id(options.data_dir.c_str(), id) != 0 ||
+                     !guard::is_server_process(child, id)))
+    ::kill(child, SIGKILL);
   auto ended = guard::end_server(options.data_dir.c_str());
   guard::DirectoryId home;
   // Its directory may have been moved away.
@@ -550,7 +554,8 @@ Async<void> PgController::Impl::ask_for_promotion(PostmasterFile file,
     connection = std::move(*taken);
     const auto attempt = std::min(deadline, clock.now() + 2s);
     auto answer = co_await connection->query(
-        "SELECT pg_promote(false), (SELECT pid FROM pg_stat_activity WHERE backend_type = 'startup')",
+        "SELECT pg_promote(false), (SELECT pid FROM pg_stat_activity WHERE backend_type = "
+        "'startup')",
         attempt);
     asked = answer.has_value();
     if (asked) startup = to_pid(answer->text(0, 1));
@@ -570,18 +575,20 @@ Async<void> PgController::Impl::ask_for_promotion(PostmasterFile file,
   co_return co_await wait_promoted(std::move(connection), startup, deadline);
 }
 
-// A startup process that has just lost its stream may note the promotion and sleep all the same, until
-// wal_retrieve_retry_interval is over. Reading its configuration again wakes it and does nothing else.
+// A startup process that has just lost its stream may note the promotion and sleep all the same,
+// until wal_retrieve_retry_interval is over. Reading its configuration again wakes it and does
+// nothing else.
 void PgController::Impl::wake_startup_process(pid_t startup) {
-  if (startup > 0) signal_postmaster(startup, SIGHUP);  // which looks whether it still is of our server
+  if (startup > 0)
+    signal_postmaster(startup, SIGHUP);  // which looks whether it still is of our server
 }
 
 Async<void> PgController::Impl::wait_promoted(std::unique_ptr<Connection> connection,
                                               pid_t startup,
                                               TimePoint deadline) {
   Duration pause = 1ms;
-  // Soon, because that is when it happens; then ever less often, because replaying what was received
-  // may take long and is not to be held up.
+  // Soon, because that is when it happens; then ever less often, because replaying what was
+  // received may take long and is not to be held up.
   Duration until_wake = 3ms;
   auto wake_at = clock.now() + until_wake;
   for (;;) {

@@ -33,12 +33,14 @@ struct DirectoryId {
 // 0, or errno when `data_dir` is no directory or can't be looked at.
 int directory_id(const char* data_dir, DirectoryId& id) noexcept;
 
-// Sends SIGKILL to the postmaster (from postmaster.pid, when it really is a postgres process in
-// that directory) first, so that nothing is forked any more; then to every postgres process whose
-// working directory is `data_dir`, and looks again until two looks in a row found none or
-// `limit_ms` is over. Milliseconds, unless a process sits in uninterruptible I/O. Processes of
-// programs other than postgres (a shell in the directory, an archive command) are left alone. No
-// server at all is success with killed == 0.
+// Stops the postmaster (from postmaster.pid, when it really is a postgres process in that
+// directory), so that nothing is forked any more and nobody notices what follows; sends SIGKILL to
+// every postgres process whose working directory is `data_dir` but the walsenders, which get until
+// they have sent what clients were told is committed, 50 ms at most; then to these and the
+// postmaster, and looks again until two looks in a row found none or `limit_ms` is over.
+// Milliseconds, unless a process sits in uninterruptible I/O. Processes of programs other than
+// postgres (a shell in the directory, an archive command) are left alone. No server at all is
+// success with killed == 0.
 EndResult end_server(const char* data_dir, int limit_ms = 2000) noexcept;
 // The same for a directory that has been identified before: it may have been renamed since.
 EndResult end_server(const DirectoryId& id, int postmaster_pid, int limit_ms) noexcept;
