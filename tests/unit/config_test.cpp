@@ -391,7 +391,19 @@ TEST_CASE("config: what has no effect, or not yet, is a warning") {
     std::string text;
     const char* problems;
   };
+  const std::string sqlite = "sqlite: {path: /tmp/store.db}";
   const Row rows[] = {
+      {replaced(sqlite, "etcd3: {hosts: [e1], cacert: /dev/null}"),
+       "node.yml:5: warning: etcd3.cacert: has no effect: the connection is not encrypted; set "
+       "protocol: https\n"},
+      {replaced(sqlite, "etcd3: {hosts: [e1], protocol: https, cacert: /dev/null}"), ""},
+      {replaced(sqlite, "consul: {cert: /dev/null}"),
+       "node.yml:5: warning: consul.cert: has no effect: the connection is not encrypted; set "
+       "scheme: https\n"},
+      {replaced(sqlite, "consul: {scheme: https, cacert: /dev/null}"), ""},
+      {replaced(sqlite, "zookeeper: {hosts: [z1], key: /dev/null}"),
+       "node.yml:5: warning: zookeeper.key: has no effect: the connection is not encrypted; set "
+       "use_ssl: true\n"},
       {replaced("name: n1", "name: n1\ntags: {nofailover: true, failover_priority: 1}"),
        "node.yml:4: warning: tags.nofailover: Conflicting configuration between nofailover: True "
        "and "

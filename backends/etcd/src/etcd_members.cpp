@@ -304,6 +304,12 @@ Async<Answer> Members::call(
   Error last(errc::unavailable,
              fmt::format("etcd: {}: the deadline had passed before it was sent", path));
   bool tried = false;
+  std::string first;  // the last reason is not always the telling one
+  const auto given_up = [&] {
+    return first.empty() || first == last.detail()
+               ? last
+               : Error(last.code(), fmt::format("{}; before that: {}", last.detail(), first));
+  };
   auto pauses = backoff();
   bool replaced = false;
   for (;;) {
@@ -315,7 +321,7 @@ Async<Answer> Members::call(
       const auto state = co_await asio::this_coro::cancellation_state;
       if (state.cancelled() != asio::cancellation_type::none)
         co_return Error(errc::cancelled, "etcd: " + path);
-      if (clock_.now() >= deadline) co_return last;
+      if (clock_.now() >= deadline) co_return given_up();
       const auto& member = round[i];
       const auto share = net::Failover::share_of(clock_.now(), deadline, round.size() - i);
       Verdict verdict;
@@ -328,9 +334,10 @@ Async<Answer> Members::call(
       }
       // An attempt that only ran out of time says less than the reason of the one before.
       const bool late = clock_.now() >= deadline && answer.error().is(errc::unavailable);
-      if (late && tried && !verdict.answered) co_return last;
-      tried = true;
+      if (late && tried && !verdict.answered) co_return given_up();
       last = answer.error();
+      if (!tried) first = last.detail();
+      tried = true;
       if (last.is(errc::cancelled)) co_return last;
       if (last.is(errc::unavailable) || last.is(errc::timed_out) || last.is(errc::ambiguous))
         leave(member, last);
@@ -353,7 +360,7 @@ Async<Answer> Members::call(
       if (round.empty()) last = looked_up.error();
     }
     const auto wake = clock_.now() + pauses.next();
-    if (wake >= deadline) co_return last;
+    if (wake >= deadline) co_return given_up();
     if (round.empty() && !members_.empty()) continue;
     options_.logger.debug("etcd: {}: no member answered, once more in {} ms ({})",
                           path,

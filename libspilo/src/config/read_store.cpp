@@ -31,6 +31,19 @@ TlsFiles read_tls(const Section& section, bool verify) {
   return out;
 }
 
+// Somebody who names certificates believes that the connection is encrypted.
+void warn_of_plain_text(const Section& section, std::string_view cure, Reporter& report) {
+  for (const char* key : {"cacert", "cert", "key"}) {
+    if (section.find(key) == nullptr) continue;
+    report.warning(section.path_of(key),
+                   fmt::format("has no effect: the connection is not encrypted; set {}", cure));
+    return;
+  }
+}
+bool encrypted(const std::vector<std::string>& urls) {
+  return std::ranges::any_of(urls, [](const auto& url) { return url.starts_with("https:"); });
+}
+
 SqliteSection read_sqlite(const Section& section, Reporter& report) {
   SqliteSection out;
   const auto path = section.text("path");
@@ -83,6 +96,9 @@ EtcdSection read_etcd(const Section& section, Reporter& report) {
   if (!given && out.srv.empty())
     report.error(section.path(),
                  "names no server; set hosts, for example [10.0.0.1:2379, 10.0.0.2:2379]");
+  // The records of a domain say by themselves whether its members speak TLS.
+  if (!out.endpoints.empty() && !encrypted(out.endpoints))
+    warn_of_plain_text(section, "protocol: https", report);
   return out;
 }
 
@@ -96,6 +112,7 @@ ConsulSection read_consul(const Section& section, Reporter& report) {
     report.error(section.path_of("scheme"),
                  fmt::format("must be http or https, but is \"{}\"", scheme));
   // The most specific key counts; without any of them it is the agent of this machine.
+  out.servers = {fmt::format("{}://127.0.0.1:{}", scheme, port)};
   for (const char* key : {"url", "hosts", "host"}) {
     if (section.find(key) == nullptr) continue;
     out.servers.clear();
@@ -109,6 +126,8 @@ ConsulSection read_consul(const Section& section, Reporter& report) {
     }
     break;
   }
+  if (!out.servers.empty() && !encrypted(out.servers))
+    warn_of_plain_text(section, "scheme: https", report);
   out.token = section.text("token");
   out.dc = section.text("dc");
   out.consistency = section.text("consistency", "default");
@@ -128,6 +147,7 @@ ZookeeperSection read_zookeeper(const Section& section, Reporter& report) {
   ZookeeperSection out;
   out.tls = read_tls(section, true);
   out.use_ssl = section.flag("use_ssl", false);
+  if (!out.use_ssl) warn_of_plain_text(section, "use_ssl: true", report);
   out.set_acls = section.object("set_acls");
   out.auth_data = section.object("auth_data");
   for (const auto& whole : section.texts("hosts")) {

@@ -135,8 +135,8 @@ awaitable<void> dead_leader_busy_holder(Bench& b) {
   Store& holder = b.client();
   Store& writer = b.client();
   Store& waiter = b.client();
-  // Long enough for an election: what a short one needs is the store's own affair.
-  const Duration ttl = b.ttl() * 5;
+  // Long enough for an election of several rounds: how long one takes is the store's own affair.
+  const Duration ttl = b.ttl() * 8;
   auto opened = co_await holder.renew(ttl, b.soon());
   const Lease lease = must(std::move(opened), "renew");
   const Version held = co_await b.put(holder, "leader", "holder", Binding::session);
