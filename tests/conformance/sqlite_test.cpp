@@ -208,33 +208,6 @@ TEST_CASE("sqlite: renewals of other sessions do not return from changed_since")
   CHECK(renewals > 5);
 }
 
-TEST_CASE("sqlite: a session whose ttl is shortened ends at the new time for those who wait") {
-  TempDir folder;
-  SqliteSubject subject(folder);
-  auto& holder = subject.client(Scope("demo"));
-  auto& waiter = subject.client(Scope("demo"));
-  REQUIRE(renew(subject, holder, 1h).has_value());
-  REQUIRE(put(subject, holder, "leader", dcs::Binding::session).has_value());
-  const auto seen = read(subject, waiter);
-  REQUIRE(seen.has_value());
-  TimePoint woken{};
-  boost::asio::co_spawn(subject.context(),
-                        waiter.changed_since(seen->index(), subject.clock().now() + 10s),
-                        [&](std::exception_ptr failure, Result<dcs::Index> changed) {
-                          if (failure) std::rethrow_exception(failure);
-                          CHECK(changed.has_value());
-                          woken = subject.clock().now();
-                        });
-  run_until(
-      subject.context(), [] { return false; }, 50ms);
-  const auto lease = renew(subject, holder, 1s);
-  REQUIRE(lease.has_value());
-  CHECK(run_until(
-      subject.context(), [&] { return woken != TimePoint{}; }, 5s));
-  CHECK(woken >= lease->valid_until);
-  CHECK(woken <= lease->valid_until + 300ms);
-}
-
 TEST_CASE("sqlite: the log of the database does not grow without end") {
   TempDir folder;
   SqliteSubject subject(folder);

@@ -242,10 +242,9 @@ Async<dcs::Lease> SqliteStore::renew(Duration ttl, TimePoint deadline) {
       if (error.is(errc::session_lost)) impl_->session.clear();
       co_return error;
     }
-    impl_->session = (*renewed)->lease.session.str();
+    impl_->session = (*renewed)->session.str();
     impl_->keep_log_short();
-    if ((*renewed)->is_earlier) impl_->wake.announce();
-    co_return std::move((*renewed)->lease);
+    co_return std::move(**renewed);
   }
 }
 

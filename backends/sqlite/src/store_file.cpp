@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -427,40 +428,40 @@ Attempt<StoreFile::Written> StoreFile::commit(const dcs::Transaction& transactio
   });
 }
 
-Attempt<StoreFile::Renewed> StoreFile::renew(const std::string& session, Duration ttl) {
-  return attempt<Renewed>("renew", [&]() -> Attempt<Renewed> {
+Attempt<dcs::Lease> StoreFile::renew(const std::string& session, Duration ttl) {
+  return attempt<dcs::Lease>("renew", [&]() -> Attempt<dcs::Lease> {
     // Taken before anything is written: what is stored below is later, so the holder never believes
     // longer than the others wait.
     const TimePoint before = clock_.now();
     WriteTransaction write(tables_->database);
     if (!write.begin()) return {};
     const TimePoint now = clock_.now();
-    const auto expires = to_ns(now + ttl);
-    Renewed renewed;
-    renewed.lease = dcs::Lease(SessionId(session), before + ttl);
+    auto expires = to_ns(now + ttl);
+    dcs::Lease lease(SessionId(session), before + ttl);
     if (session.empty()) {
-      renewed.lease.session = SessionId(new_session_id());
+      lease.session = SessionId(new_session_id());
       tables_->add_session->use()
-          .text(1, renewed.lease.session.str())
+          .text(1, lease.session.str())
           .text(2, scope_)
           .text(3, boot_id_)
           .integer(4, ttl.count())
           .integer(5, expires)
           .run();
       finish(write, false);
-      return Result<Renewed>(std::move(renewed));
+      return Result<dcs::Lease>(std::move(lease));
     }
     const auto lost = [&] {
       return Error(errc::session_lost,
                    fmt::format("{}: renew: session {} has expired", file_, session));
     };
-    std::int64_t old_expires = 0;
+    std::int64_t old_expires = 0;  // may be in a guard, and the answer to this may never get there
     {
       auto row = tables_->get_session->use();
       row.text(1, session).text(2, boot_id_).integer(3, to_ns(now));
-      if (!row.step()) return Result<Renewed>(lost());
+      if (!row.step()) return Result<dcs::Lease>(lost());
       old_expires = row.integer_at(0);
     }
+    expires = std::max(expires, old_expires);
     tables_->extend_session->use()
         .text(1, session)
         .integer(2, ttl.count())
@@ -468,10 +469,9 @@ Attempt<StoreFile::Renewed> StoreFile::renew(const std::string& session, Duratio
         .run();
     // A process that was frozen on the way here must not bring a session back that readers have
     // seen ending.
-    if (to_ns(clock_.now()) >= old_expires) return Result<Renewed>(lost());
-    renewed.is_earlier = expires < old_expires;
+    if (to_ns(clock_.now()) >= old_expires) return Result<dcs::Lease>(lost());
     finish(write, false);
-    return Result<Renewed>(std::move(renewed));
+    return Result<dcs::Lease>(std::move(lease));
   });
 }
 

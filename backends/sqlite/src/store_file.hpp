@@ -35,12 +35,6 @@ class StoreFile {
     std::optional<TimePoint>
         next_expiry;  // when the first session with keys in the scope ends, if nobody renews it
   };
-  class Renewed {
-   public:
-    dcs::Lease lease;
-    bool is_earlier =
-        false;  // the session now ends earlier than was written before: waiters must look again
-  };
   class Written {
    public:
     dcs::Committed committed;
@@ -54,7 +48,7 @@ class StoreFile {
   Attempt<dcs::Snapshot> read();
   Attempt<Written> commit(const dcs::Transaction& transaction, const std::string& session);
   // An empty session opens a new one. session_lost: the old one is gone.
-  Attempt<Renewed> renew(const std::string& session, Duration ttl);
+  Attempt<dcs::Lease> renew(const std::string& session, Duration ttl);
   Attempt<bool> end_session(const std::string& session);  // true when keys were deleted with it
   Attempt<Position> position();
   // How long the write-ahead log is; it starts again some time after a checkpoint.

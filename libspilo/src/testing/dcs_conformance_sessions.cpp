@@ -43,6 +43,24 @@ awaitable<void> lease_rule(Bench& b) {
   expect(won <= limit, "the key was freed " + to_text(won - limit) + " later than ttl and slack");
 }
 
+// The answer to a shorter renewal may die with its caller, whose guard believes the one before.
+awaitable<void> shorter_renewal(Bench& b) {
+  Store& holder = b.client();
+  Store& rival = b.client();
+  auto opened = co_await holder.renew(b.ttl() * 2, b.soon());
+  const Lease longer = must(std::move(opened), "renew for two ttls");
+  co_await b.put(holder, "leader", "holder", Binding::session);
+  const Lease shorter = co_await b.renew(holder);
+  b.subject().silence(holder);
+  const TimePoint promised = std::max(longer.valid_until, shorter.valid_until);
+  const TimePoint limit = promised + b.ttl() + b.subject().expiry_slack() * 2;
+  const TimePoint won = co_await take_over(b, rival, "leader", limit);
+  expect(won >= promised,
+         "a rival took the key " + to_text(promised - won) +
+             " before the valid_until of a renewal that a shorter one followed");
+  expect(won <= limit, "the key was freed " + to_text(won - limit) + " later than ttl and slack");
+}
+
 awaitable<void> session_keys(Bench& b) {
   Store& holder = b.client();
   Store& other = b.client();
@@ -211,6 +229,11 @@ std::span<const Case> session_cases() noexcept {
            beside,
            {},
            lease_rule},
+      Case{"shorter_renewal",
+           "a renewal for a shorter ttl takes back nothing that an earlier one promised",
+           beside,
+           {},
+           shorter_renewal},
       Case{"session_keys",
            "bound keys name their session and vanish with it, permanent ones stay",
            beside,

@@ -163,7 +163,8 @@ Duration SimDcs::by_server_clock(Duration span) const {
 void SimDcs::schedule_expiry(const SessionId& id) {
   auto& session = sessions_.at(id);
   world_.cancel(session.expiry);
-  session.expires = world_.now() + by_server_clock(session.ttl);
+  // What an earlier renewal promised stays, also when this one asks for less.
+  session.expires = std::max(session.expires, world_.now() + by_server_clock(session.ttl));
   session.expiry = world_.at(session.expires + rng_.between(Duration(0), linger_),
                              [this, id] { forget_session(id); });
 }

@@ -301,8 +301,11 @@ Async<dcs::Lease> DirectoryStore::renew(Duration ttl, TimePoint deadline) {
   }
   // The lease rule: what we believe ends no later than what the others wait for. Both are this one
   // time here, because one clock serves all; with a server it is the time before the request.
-  const TimePoint until = clock_.now() + ttl;
+  // What an earlier renewal promised stays, also when this one asks for less: see Store::renew().
+  TimePoint until = clock_.now() + ttl;
   auto name = session_.empty() ? name_new_session(state) : session_;
+  if (const auto known = state.sessions.find(name); known != state.sessions.end())
+    until = std::max(until, known->second.expires);
   state.sessions[name] = {until, scope_};
   if (auto saved = (*locked)->save(Locked::Disk::leave_alone); saved.has_error())
     co_return saved.error().in("directory " + directory_ + ": renew");

@@ -149,7 +149,9 @@ class Store {
 
   // Opens the session on first use, extends it afterwards. session_lost: the old one is gone with
   // all keys bound to it, and the next call opens a new one. A different ttl than before applies
-  // from the next session on, or at once where the store can.
+  // from the next session on, or at once where the store can. Yet a shorter one never takes back
+  // what an earlier renewal has promised: the caller may die with the answer, and leave a guard that
+  // believes the earlier one.
   virtual Async<Lease> renew(Duration ttl, TimePoint deadline) = 0;
 
   // Ends the session and deletes what is bound to it. Success when there is none.
