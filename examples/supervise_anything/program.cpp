@@ -117,6 +117,11 @@ Result<void> Program::hold_until(TimePoint deadline) {
   return {};
 }
 
+Result<void> Program::hold_no_longer_than(TimePoint limit) {
+  return page_->deadline_ns.load() > limit.time_since_epoch().count() ? hold_until(limit)
+                                                                      : Result<void>();
+}
+
 Result<void> Program::stand_down() {
   page_->deadline_ns.store(0);
   return {};

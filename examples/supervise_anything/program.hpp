@@ -49,6 +49,7 @@ class Program final : public spilo::Postgres, public spilo::Guard {
   // is ever without one.
   spilo::Result<void> ensure() override { return {}; }
   spilo::Result<void> hold_until(spilo::TimePoint deadline) override;
+  spilo::Result<void> hold_no_longer_than(spilo::TimePoint limit) override;
   spilo::Result<void> stand_down() override;
   bool alive() const noexcept override { return true; }
   void on_death(std::function<void()>) override {}

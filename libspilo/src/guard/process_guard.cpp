@@ -510,6 +510,11 @@ Result<void> ProcessGuard::hold_until(TimePoint deadline) {
   return {};
 }
 
+Result<void> ProcessGuard::hold_no_longer_than(TimePoint limit) {
+  const auto now = deadline();
+  return now > limit ? hold_until(limit) : Result<void>();
+}
+
 Result<void> ProcessGuard::stand_down() {
   if (impl_->link.page == nullptr) return {};
   impl_->report_firing();

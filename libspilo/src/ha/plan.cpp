@@ -66,7 +66,8 @@ std::optional<TimePoint> guard_deadline(const Identity& identity,
                                         const Memory& memory) noexcept {
   if (is_paused(facts)) return TimePoint{};
   if (creating_cluster(identity, facts, memory)) {
-    // The claim's session stands in for the lease: once it is over, somebody else may create the cluster.
+    // The claim's session stands in for the lease: once it is over, somebody else may create the
+    // cluster.
     if (facts.session != memory.claim_session) return TimePoint(Duration(1));
     return facts.session_valid_until - margin(identity, facts);
   }
@@ -74,14 +75,24 @@ std::optional<TimePoint> guard_deadline(const Identity& identity,
   const bool lock_mine =
       facts.cluster && facts.cluster->leader && facts.cluster->leader->holder == identity.node;
   const auto safe = safe_until(identity, facts, memory);
-  if (may_be_writable(facts))
-    return safe == TimePoint{} ? std::nullopt : std::optional(safe - margin(identity, facts));
+  if (may_be_writable(facts)) {
+    if (safe == TimePoint{}) return std::nullopt;
+    const auto limit = guard_limit(identity, facts);
+    return std::min(safe - margin(identity, facts), limit.value_or(TimePoint::max()));
+  }
   // A replica that holds the lock is about to be promoted: armed before, not after. Once the lease
   // is over nothing will be, and what is no primary may run.
   if (lock_mine && facts.now < safe - margin(identity, facts))
     return safe - margin(identity, facts);
   // An old picture is no ground to stand down: a task may have made it a primary since.
   return facts.node_current() ? std::optional(TimePoint{}) : std::nullopt;
+}
+
+std::optional<TimePoint> guard_limit(const Identity& identity, const Facts& facts) noexcept {
+  if (!may_be_writable(facts) || is_paused(facts) || facts.session.empty() ||
+      !facts.in_flight.contains(InFlight::acquire))
+    return std::nullopt;
+  return facts.session_valid_until - margin(identity, facts);
 }
 
 Plan::Plan(const Identity& identity, const Facts& facts, const Memory& memory)
@@ -117,8 +128,8 @@ TimelineId Plan::timeline_to_reserve() const {
   const auto highest = std::max({cluster_timeline(), cluster->term.reserved, node->timeline});
   if (writable) return highest;
   if (!store_is_blank()) return TimelineId{to_int(highest) + 1};
-  // It has forgotten what numbers it gave, and a node that is away may have begun some of them: those are
-  // left out.
+  // It has forgotten what numbers it gave, and a node that is away may have begun some of them:
+  // those are left out.
   constexpr std::uint32_t forgotten = 16;
   auto seen = highest;
   for (const auto& [name, member] : f.known_members) seen = std::max(seen, member.timeline);

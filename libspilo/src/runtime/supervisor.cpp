@@ -113,6 +113,11 @@ struct Supervisor::Impl : std::enable_shared_from_this<Supervisor::Impl> {
     const auto& cluster = machine.facts().cluster;
     const bool paused = cluster && cluster->config && cluster->config->pause;
     ports.postgres.may_write_until(paused ? TimePoint::max() : deadline.value_or(TimePoint{}));
+    if (const auto limit = ha::guard_limit(machine.identity(), machine.facts()); limit && !deadline)
+      if (const auto held = ports.guard.hold_no_longer_than(*limit); held.has_error()) {
+        logger.error("guard: {}", held.error().text());
+        post(ha::GuardDied{});
+      }
     if (!deadline || deadline == guarded) return;
     const auto result =
         *deadline == TimePoint{} ? ports.guard.stand_down() : ports.guard.hold_until(*deadline);

@@ -58,10 +58,10 @@ void TokenChecker::store_changed(const SimServer* holder) {
   if (name == last_holder_) return;
   last_holder_ = name;
   if (holder != nullptr && holder->writable() && holder->period() < newest_period_)
-    truth_.world.violation(
-        fmt::format("token: {} is granted the lock for the primary that it was, but {} has led since",
-                    name,
-                    newest_));
+    truth_.world.violation(fmt::format(
+        "token: {} is granted the lock for the primary that it was, but {} has led since",
+        name,
+        newest_));
 }
 
 // ---- PromotionChecker
@@ -117,10 +117,11 @@ void LostCommitChecker::expect_all(const SimServer& primary) {
   std::uint64_t example = 0;
   const auto missing = forget_missing(primary, example);
   if (missing > 0 && none_may_be_lost_)
-    truth_.world.violation(fmt::format("lost commits: {} leads without {} acknowledged rows, row {} among them",
-                                       primary.name(),
-                                       missing,
-                                       example));
+    truth_.world.violation(
+        fmt::format("lost commits: {} leads without {} acknowledged rows, row {} among them",
+                    primary.name(),
+                    missing,
+                    example));
   expect_all_ = true;
 }
 
@@ -169,17 +170,22 @@ void LeaseChecker::after_step(NodeId node, const ha::Machine& machine, const Sim
                                        facts.session.str(),
                                        (believed - *expires).count() / 1000));
   const auto deadline = guard.deadline();
+  // The session that the lock is bound to, which may still be that of the agent's last life.
+  const auto lock = truth_.dcs.peek(truth_.scope, keys::leader);
+  const bool ours = lock && lock->value == truth_.world.name(node);
+  const auto bound = ours ? truth_.dcs.session_expires(lock->owner) : expires;
+  if (!bound) return;
   // What was promised holds, also when the machine needs it no more.
   auto& promised = promised_[node];
   promised = std::max(promised, machine.memory().failsafe_until);
-  if (!deadline || promised > facts.session_valid_until) return;
+  if (!deadline || promised >= *deadline || promised > facts.session_valid_until) return;
   const auto ends = clock.to_world(*deadline) + guard.kill_max;
-  if (ends > *expires + allowance_ && machine.memory().reclaim_until < *deadline)
+  if (ends > *bound + allowance_ && machine.memory().reclaim_until < *deadline)
     truth_.world.violation(
         fmt::format("guard: the server of {} may live {} us longer than session {}",
                     truth_.world.name(node),
-                    (ends - *expires).count() / 1000,
-                    facts.session.str()));
+                    (ends - *bound).count() / 1000,
+                    ours ? lock->owner.str() : facts.session.str()));
 }
 
 // ---- FailsafeChecker

@@ -35,6 +35,10 @@ Result<void> SimGuard::hold_until(TimePoint deadline) {
   return {};
 }
 
+Result<void> SimGuard::hold_no_longer_than(TimePoint limit) {
+  return deadline_ && *deadline_ > limit ? hold_until(limit) : Result<void>();
+}
+
 void SimGuard::arm() {
   if (absent_ || suspended_) return;
   // The kill begins at the deadline and takes its time.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <exception>
 
+#include "spilo/core/json.hpp"
 #include "spilo/model/keys.hpp"
 #include "spilo/runtime/cluster_store.hpp"
 
@@ -55,6 +56,7 @@ class Nemesis {
     add(w.request, &Nemesis::request);
     add(w.expire_early, &Nemesis::expire_early);
     add(w.wipe_store, &Nemesis::wipe_store);
+    add(w.change_ttl, &Nemesis::change_ttl);
   }
 
   std::uint64_t strike_until(TimePoint end) {
@@ -75,6 +77,10 @@ class Nemesis {
     return count;
   }
   bool wiped() const noexcept { return wiped_; }
+  // An operator may have left a longer one.
+  void restore_ttl() {
+    if (plan_.weights.change_ttl > 0) set_ttl(plan_.cluster.timing.ttl);
+  }
 
  private:
   using Action = void (Nemesis::*)();
@@ -91,7 +97,10 @@ class Nemesis {
   Duration length() { return rng_.between(milliseconds(100), plan_.fault_length_max); }
   void say(std::string text) { world_.trace("NEMESIS", text); }
   void undo_later(std::function<void()> undo) { world_.after(length(), std::move(undo)); }
-  Duration ttl() const { return plan_.cluster.timing.ttl; }
+  // The longest that is in force at any time.
+  Duration ttl() const {
+    return plan_.cluster.timing.ttl * (plan_.weights.change_ttl > 0 ? ttl_factor_max : 1);
+  }
 
   void crash_agent() {
     const auto host = victim();
@@ -178,7 +187,8 @@ class Nemesis {
       cluster_.dcs().link(node).cut = cut;
     });
   }
-  // Not while its agent can't start another: two processes that fail at once are more than the guard promises.
+  // Not while its agent can't start another: two processes that fail at once are more than the
+  // guard promises.
   void guard_dies() {
     const auto host = victim();
     if (!cluster_.agent_runs(host) || world_.paused(cluster_.node(host))) return;
@@ -270,6 +280,21 @@ class Nemesis {
     cluster_.dcs().wipe(rng_.chance(500));
   }
 
+  // Never below the one that the other times of the plan fit into.
+  void change_ttl() {
+    set_ttl(plan_.cluster.timing.ttl * static_cast<int>(rng_.between(1, ttl_factor_max)));
+  }
+  void set_ttl(Duration ttl) {
+    const auto entry = cluster_.dcs().peek(cluster_.scope(), keys::config);
+    if (!entry) return;
+    auto document = json::parse(entry->value);
+    if (document.has_error()) return;
+    document->set("ttl", std::int64_t{ttl / seconds(1)});
+    say(fmt::format("sets the ttl to {} s", ttl / seconds(1)));
+    cluster_.dcs().put(cluster_.scope(), keys::config, json::dump(*document));
+  }
+
+  static constexpr int ttl_factor_max = 3;
   SimCluster& cluster_;
   const SwarmPlan& plan_;
   SimWorld& world_;
@@ -291,7 +316,8 @@ void name_a_leader(SimCluster& cluster) {
   cluster.request_switchover("", cluster.name(best));
 }
 
-// A node whose cluster was created by somebody else meanwhile says so and ends; its operator empties the directory.
+// A node whose cluster was created by somebody else meanwhile says so and ends; its operator
+// empties the directory.
 void cure_foreign_data(SimCluster& cluster) {
   const auto key = cluster.dcs().peek(cluster.scope(), keys::initialize);
   if (!key || !is_valid(SystemId(key->value))) return;
@@ -330,13 +356,14 @@ void expect_recovery(SimCluster& cluster, const SwarmPlan& plan, bool wiped, Swa
                                 cluster.unhealthy()));
     return;
   }
-  // A request of the time of faults may still be carried out, once its leader has read it; and a stop, once
-  // the server has ended.
+  // A request of the time of faults may still be carried out, once its leader has read it; and a
+  // stop, once the server has ended.
   world.run_for(plan.cluster.timing.loop_wait * 3);
   world.run_until(
       [&] {
         const auto view = parse_cluster(cluster.dcs().snapshot(cluster.scope()), TimePoint{});
-        return (!view.failover.requested() && !cluster.agent_stops()) || !world.violations().empty();
+        return (!view.failover.requested() && !cluster.agent_stops()) ||
+               !world.violations().empty();
       },
       limit);
   cluster.run_until_healthy(limit);
@@ -432,6 +459,7 @@ SwarmPlan draw_plan(std::uint64_t seed, std::optional<std::size_t> nodes, Plant 
     if (rng.chance(400)) *weight = static_cast<unsigned>(rng.between(1, 10));
   if (rng.chance(70)) w.expire_early = static_cast<unsigned>(rng.between(1, 5));
   if (rng.chance(40)) w.wipe_store = 1;
+  if (rng.chance(250)) w.change_ttl = static_cast<unsigned>(rng.between(1, 10));
   switch (plant) {
     case Plant::none:
       break;
@@ -461,7 +489,7 @@ std::string SwarmPlan::text() const {
       "gap {:.1f}s, length "
       "{:.1f}s; crash {} freeze {} pgkill {} hang {} power {} stop {} cutstore {} cut {} isolate "
       "{} storedown {} flaky {} "
-      "guard {} wall {} bad {} lag {} disk {} switchover {} request {} expire {} wipe {}",
+      "guard {} wall {} bad {} lag {} disk {} switchover {} request {} expire {} wipe {} ttl {}",
       c.seed,
       to_text(plant),
       c.nodes,
@@ -497,7 +525,8 @@ std::string SwarmPlan::text() const {
       w.switchover,
       w.request,
       w.expire_early,
-      w.wipe_store);
+      w.wipe_store,
+      w.change_ttl);
 }
 
 SwarmReport run_swarm(const SwarmPlan& plan, std::function<void(std::string_view)> trace) {
@@ -517,6 +546,7 @@ SwarmReport run_swarm(const SwarmPlan& plan, std::function<void(std::string_view
       cluster.restart_after = seconds(1);
       world.trace("NEMESIS", "heals everything");
       cluster.heal();
+      nemesis.restore_ttl();
       expect_recovery(cluster, plan, nemesis.wiped(), report);
       expect_switchover(cluster, plan);
       cluster.requests().check_all_answered();

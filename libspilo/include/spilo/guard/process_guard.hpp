@@ -55,6 +55,7 @@ class ProcessGuard final : public Guard {
   Result<void> ensure() override;
   // unavailable    no guard is alive: PostgreSQL is not guarded, call ensure()
   Result<void> hold_until(TimePoint deadline) override;
+  Result<void> hold_no_longer_than(TimePoint limit) override;  // likewise
   // Succeeds when there is no guard.
   Result<void> stand_down() override;
   bool alive() const noexcept override;

@@ -38,6 +38,10 @@ TimePoint safe_until(const Identity& identity, const Facts& facts, const Memory&
 std::optional<TimePoint> guard_deadline(const Identity& identity,
                                         const Facts& facts,
                                         const Memory& memory) noexcept;
+// While a running primary asks for the lock (again, by a new session): what the guard may hold at
+// most, whatever it was told before. Once that write is done the old session bounds nothing any
+// more, and the new one may end earlier (a shorter ttl); its answer may be lost, or we with it.
+std::optional<TimePoint> guard_limit(const Identity& identity, const Facts& facts) noexcept;
 // What this node publishes about itself (contract 2): "running", "creating replica", …; "primary",
 // "replica", "demoted", …
 std::string member_state(const Identity& identity, const Facts& facts, const Memory& memory);

@@ -18,6 +18,8 @@ class Guard {
   // From now on PostgreSQL ends at `deadline` (boot-time clock) unless it is moved again. Never
   // blocks.
   virtual Result<void> hold_until(TimePoint deadline) = 0;
+  // A deadline in force that is later than `limit` moves there; an earlier one, or none, stays.
+  virtual Result<void> hold_no_longer_than(TimePoint limit) = 0;
   // PostgreSQL is no longer writable, or the lease is not ours to bound it by (pause): nothing to
   // guard.
   virtual Result<void> stand_down() = 0;
@@ -30,6 +32,7 @@ class NoGuard final : public Guard {
  public:
   Result<void> ensure() override { return {}; }
   Result<void> hold_until(TimePoint) override { return {}; }
+  Result<void> hold_no_longer_than(TimePoint) override { return {}; }
   Result<void> stand_down() override { return {}; }
   bool alive() const noexcept override { return true; }
   void on_death(std::function<void()>) override {}

@@ -22,6 +22,7 @@ class SimGuard final : public Guard {
 
   Result<void> ensure() override;
   Result<void> hold_until(TimePoint deadline) override;
+  Result<void> hold_no_longer_than(TimePoint limit) override;
   Result<void> stand_down() override;
   bool alive() const noexcept override { return alive_; }
   void on_death(std::function<void()> wake) override { wake_ = std::move(wake); }

@@ -42,6 +42,7 @@ struct SwarmWeights {
   unsigned request = 0;       // restart, reinitialize, reload
   unsigned expire_early = 0;  // the store breaks its promise
   unsigned wipe_store = 0;
+  unsigned change_ttl = 0;  // an operator edits the configuration while the cluster runs
 };
 
 struct SwarmPlan {
