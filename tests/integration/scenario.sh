@@ -46,6 +46,8 @@ outcome() { # outcome TEXT: what became of it, for tests/integration/README.md
 lost_none() { check "no acknowledged row is missing" test "$MISSING" = 0; }
 # Asynchronous replication: what was not sent yet is lost with the server. The client has one row under way at a time.
 lost_hardly_any() { check "hardly a row is lost by asynchronous replication ($MISSING)" test "$MISSING" -le 20; }
+# The primary stays: whatever a busy machine makes of a single write, nobody waited for a lease.
+uninterrupted() { check "no outage: the longest gap is shorter than the lease ($GAP ms)" test "$GAP" -lt $((TTL * 1000)); }
 outage_below() { check "the outage was below $1 ms ($GAP ms)" test "$GAP" -lt "$1"; }
 # The client holds a connection to every node that takes writes, so an old primary that still took one would show here.
 silent_after_successor() { # silent_after_successor NODE

@@ -104,7 +104,7 @@ scenario_agent_restarted() {
   settle
   judge
   lost_none
-  outage_below 1000
+  uninterrupted
 }
 
 # Agent, guard and server at once, as with a machine that is switched off.

@@ -97,7 +97,7 @@ scenario_adopt_server() {
   check "which has a guard now" wait_for 10 test -n "$(guard_pid alive)"
   judge
   lost_none
-  outage_below 1000
+  uninterrupted
 }
 
 # One process, two clusters: each has its leader; SIGTERM ends both in order.

@@ -18,7 +18,7 @@ scenario_pause() {
   settle
   judge
   lost_none
-  outage_below 1000
+  uninterrupted
 
   since
   kill_node "$OLD"
@@ -129,5 +129,5 @@ scenario_reinit() {
   check "nothing is left of the copies" wait_for 20 nothing_left
   judge
   lost_none
-  outage_below 1000
+  uninterrupted
 }

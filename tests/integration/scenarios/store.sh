@@ -24,7 +24,7 @@ scenario_store_restarted() {
   settle
   judge
   lost_none
-  outage_below 1000
+  uninterrupted
 }
 
 # Away for many times the lease: as long as every member answers the primary, it stays (failsafe_mode).
@@ -48,7 +48,7 @@ scenario_store_down() {
   undisturbed "$server" "$backend" "$history"
   judge
   lost_none
-  outage_below 1000
+  uninterrupted
   set_config "{\"ttl\": $TTL, \"retry_timeout\": $RETRY_TIMEOUT}" "\"ttl\": $TTL"
 }
 
@@ -105,5 +105,5 @@ scenario_unguarded() {
   check "with the same server" test "$(postmaster "$OLD")" = "$server"
   judge
   lost_none
-  outage_below 1000
+  uninterrupted
 }

@@ -11,7 +11,7 @@ stayed() { # stayed OUTCOME
   settle
   judge
   lost_none
-  outage_below 1000
+  uninterrupted
   outcome "$1"
 }
 keeps_writing() { # keeps_writing SECONDS: the client does, for as long
