@@ -92,7 +92,8 @@ scenario_unguarded() {
   wait_for 60 rested
   since
   need "pause is recognised by all ($OLD leads)" ctl_says 0 pause --wait
-  need "and kept beside the data" grep -Eq '"pause": ?true' "$WORK/$OLD/data/patroni.dynamic.json"
+  # Each node writes it while it reloads.
+  need "and kept beside the data" wait_for 10 grep -Eq '"pause": ?true' "$WORK/$OLD/data/patroni.dynamic.json"
   leave_alone
   a_while $((TTL * 2 + 3))
   check "the paused server runs on" test "$(postmaster "$OLD")" = "$server"
