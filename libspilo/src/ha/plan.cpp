@@ -75,11 +75,8 @@ std::optional<TimePoint> guard_deadline(const Identity& identity,
   const bool lock_mine =
       facts.cluster && facts.cluster->leader && facts.cluster->leader->holder == identity.node;
   const auto safe = safe_until(identity, facts, memory);
-  if (may_be_writable(facts)) {
-    if (safe == TimePoint{}) return std::nullopt;
-    const auto limit = guard_limit(identity, facts);
-    return std::min(safe - margin(identity, facts), limit.value_or(TimePoint::max()));
-  }
+  if (may_be_writable(facts))
+    return safe == TimePoint{} ? std::nullopt : std::optional(safe - margin(identity, facts));
   // A replica that holds the lock is about to be promoted: armed before, not after. Once the lease
   // is over nothing will be, and what is no primary may run.
   if (lock_mine && facts.now < safe - margin(identity, facts))

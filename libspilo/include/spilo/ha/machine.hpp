@@ -38,9 +38,10 @@ TimePoint safe_until(const Identity& identity, const Facts& facts, const Memory&
 std::optional<TimePoint> guard_deadline(const Identity& identity,
                                         const Facts& facts,
                                         const Memory& memory) noexcept;
-// While a running primary asks for the lock (again, by a new session): what the guard may hold at
-// most, whatever it was told before. Once that write is done the old session bounds nothing any
-// more, and the new one may end earlier (a shorter ttl); its answer may be lost, or we with it.
+// Where guard_deadline is nothing and a running primary binds the lock to a new session: what the
+// guard may hold at most, whatever it was told in an earlier life. Once that write is done the old
+// session bounds nothing any more, and the new one may end earlier (a shorter ttl); its answer may
+// be lost, or we with it. An agent that has a promise of its own (failsafe, reclaim) holds to that.
 std::optional<TimePoint> guard_limit(const Identity& identity, const Facts& facts) noexcept;
 // What this node publishes about itself (contract 2): "running", "creating replica", …; "primary",
 // "replica", "demoted", …
