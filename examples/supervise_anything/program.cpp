@@ -118,8 +118,8 @@ Result<void> Program::hold_until(TimePoint deadline) {
 }
 
 Result<void> Program::hold_no_longer_than(TimePoint limit) {
-  return page_->deadline_ns.load() > limit.time_since_epoch().count() ? hold_until(limit)
-                                                                      : Result<void>();
+  const auto ns = page_->deadline_ns.load();
+  return ns == 0 || ns > limit.time_since_epoch().count() ? hold_until(limit) : Result<void>();
 }
 
 Result<void> Program::stand_down() {

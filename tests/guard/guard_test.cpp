@@ -386,6 +386,22 @@ TEST_CASE_FIXTURE(Fixture, "end_server leaves others alone and believes no stale
   CHECK(guard::end_server((dir / "no-such-directory").c_str()).complete());
 }
 
+TEST_CASE_FIXTURE(Fixture, "a limit shortens a deadline, and never lengthens one") {
+  auto guard = make_guard();
+  const auto limit = clock.now() + 60s;
+  REQUIRE(ok(guard->hold_no_longer_than(limit)));  // none was in force
+  CHECK(guard->deadline() == limit);
+  REQUIRE(ok(guard->hold_until(limit + 30s)));
+  REQUIRE(ok(guard->hold_no_longer_than(limit)));
+  CHECK(guard->deadline() == limit);
+  REQUIRE(ok(guard->hold_no_longer_than(limit + 10s)));
+  CHECK(guard->deadline() == limit);
+  REQUIRE(ok(guard->hold_no_longer_than(clock.now() + 50ms)));
+  CHECK(wait_until([&] { return !server.exists(); }, patience));
+  REQUIRE(ok(guard->hold_no_longer_than(limit)));
+  CHECK(guard->deadline() == TimePoint{});  // it has passed, and stays so
+}
+
 TEST_CASE_FIXTURE(Fixture, "a renamed data directory does not hide the server") {
   auto guard = make_guard();
   std::filesystem::rename(server.data_dir(), server.data_dir() + ".old");

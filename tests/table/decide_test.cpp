@@ -1071,6 +1071,25 @@ TEST_CASE(
   CHECK(ha::guard_deadline(c.id, c.facts, c.memory) == std::nullopt);
 }
 
+TEST_CASE("guard_limit: a lock bound to a new session is bounded by that; a promise of ours is not") {
+  auto c = healthy();
+  c.i_lead();
+  c.lead("n1", "s0");  // of the life before
+  c.memory.was_primary = false;
+  CHECK(ha::guard_limit(c.id, c.facts) == std::nullopt);
+  c.facts.in_flight.insert(ha::InFlight::acquire);
+  CHECK(ha::guard_deadline(c.id, c.facts, c.memory) == std::nullopt);
+  CHECK(ha::guard_limit(c.id, c.facts) == t0 + 9s - 50ms - 200ms);
+  c.config().pause = true;
+  CHECK(ha::guard_limit(c.id, c.facts) == std::nullopt);
+  c.config().pause = false;
+  // The members hold still for us: taking the lock back in a store that began anew, by a session
+  // that is over, ends nothing.
+  c.memory.failsafe_until = t0 + 5s;
+  c.facts.session_valid_until = t0 - 1s;
+  CHECK(ha::guard_deadline(c.id, c.facts, c.memory) == t0 + 5s - 50ms - 200ms);
+}
+
 TEST_CASE("books: what a leader keeps in the store beside its lock") {
   check({
       {"a write that failed is repeated on a younger read only, or it fails again as fast as the store can",

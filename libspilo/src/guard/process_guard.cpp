@@ -511,8 +511,10 @@ Result<void> ProcessGuard::hold_until(TimePoint deadline) {
 }
 
 Result<void> ProcessGuard::hold_no_longer_than(TimePoint limit) {
-  const auto now = deadline();
-  return now > limit ? hold_until(limit) : Result<void>();
+  const auto ns = impl_->link.page != nullptr ? impl_->link.page->deadline_ns.load()
+                                               : page_rules::deadline_none;
+  const bool later = ns == page_rules::deadline_none || ns > limit.time_since_epoch().count();
+  return later ? hold_until(limit) : Result<void>();
 }
 
 Result<void> ProcessGuard::stand_down() {

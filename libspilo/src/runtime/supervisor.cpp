@@ -113,12 +113,9 @@ struct Supervisor::Impl : std::enable_shared_from_this<Supervisor::Impl> {
     const auto& cluster = machine.facts().cluster;
     const bool paused = cluster && cluster->config && cluster->config->pause;
     ports.postgres.may_write_until(paused ? TimePoint::max() : deadline.value_or(TimePoint{}));
-    if (const auto limit = ha::guard_limit(machine.identity(), machine.facts()); limit && !deadline)
-      if (const auto held = ports.guard.hold_no_longer_than(*limit); held.has_error()) {
-        logger.error("guard: {}", held.error().text());
-        post(ha::GuardDied{});
-      }
-    if (!deadline || deadline == guarded) return;
+    if (!deadline) return limit_guard();
+    limited.reset();
+    if (deadline == guarded) return;
     const auto result =
         *deadline == TimePoint{} ? ports.guard.stand_down() : ports.guard.hold_until(*deadline);
     if (result.has_error()) {
@@ -137,6 +134,18 @@ struct Supervisor::Impl : std::enable_shared_from_this<Supervisor::Impl> {
       if (pat.has_error()) logger.warning("{}", pat.error().text());
     }
     guarded = *deadline;
+  }
+
+  // The deadline of our last life stands, but no later than what we are about to bind the lock to.
+  void limit_guard() {
+    const auto limit = ha::guard_limit(machine.identity(), machine.facts());
+    if (!limit || limit == limited) return;
+    limited = limit;  // once for each limit: a new guard is told of it anew
+    guarded.reset();  // whatever it was told before, it may hold less now
+    const auto held = ports.guard.hold_no_longer_than(*limit);
+    if (!held.has_error()) return;
+    logger.error("guard: {}", held.error().text());
+    post(ha::GuardDied{});
   }
 
   // ---- what others see --------------------------------------------------------------------------
@@ -378,6 +387,7 @@ struct Supervisor::Impl : std::enable_shared_from_this<Supervisor::Impl> {
     }
     if (result.has_error()) logger.error("guard: {}", result.error().text());
     guarded.reset();  // a new guard knows no deadline
+    limited.reset();
     post(ha::GuardReady{result.has_value(), result.has_error() ? result.error().text() : ""});
   }
 
@@ -496,6 +506,7 @@ struct Supervisor::Impl : std::enable_shared_from_this<Supervisor::Impl> {
   bool timer_armed = false;
 
   std::optional<TimePoint> guarded;
+  std::optional<TimePoint> limited;
   dcs::Index watch_from;
   ha::TaskId task_id{};
   OperationSet::Id task_operation = 0;

@@ -25,6 +25,15 @@ awaitable<TimePoint> take_over(Bench& b, Store& rival, std::string key, TimePoin
   }
 }
 
+// The key of a silent holder is free after its valid_until and before the limit.
+awaitable<void> expect_take_over(Bench& b, Store& rival, TimePoint valid_until, TimePoint limit) {
+  const TimePoint won = co_await take_over(b, rival, "leader", limit);
+  expect(won >= valid_until,
+         "a rival took the key " + to_text(valid_until - won) +
+             " before the holder's valid_until: two leaders");
+  expect(won <= limit, "the key was freed " + to_text(won - limit) + " later than ttl and slack");
+}
+
 awaitable<void> lease_rule(Bench& b) {
   Store& holder = b.client();
   Store& rival = b.client();
@@ -35,12 +44,8 @@ awaitable<void> lease_rule(Bench& b) {
   co_await b.sleep(b.ttl() / 3);
   const Lease lease = co_await b.renew(holder);
   b.subject().silence(holder);
-  const TimePoint limit = lease.valid_until + b.subject().expiry_slack();
-  const TimePoint won = co_await take_over(b, rival, "leader", limit);
-  expect(won >= lease.valid_until,
-         "a rival took the key " + to_text(lease.valid_until - won) +
-             " before the holder's valid_until: two leaders");
-  expect(won <= limit, "the key was freed " + to_text(won - limit) + " later than ttl and slack");
+  co_await expect_take_over(
+      b, rival, lease.valid_until, lease.valid_until + b.subject().expiry_slack());
 }
 
 // The answer to a shorter renewal may die with its caller, whose guard believes the one before.
@@ -53,12 +58,8 @@ awaitable<void> shorter_renewal(Bench& b) {
   const Lease shorter = co_await b.renew(holder);
   b.subject().silence(holder);
   const TimePoint promised = std::max(longer.valid_until, shorter.valid_until);
-  const TimePoint limit = promised + b.ttl() + b.subject().expiry_slack() * 2;
-  const TimePoint won = co_await take_over(b, rival, "leader", limit);
-  expect(won >= promised,
-         "a rival took the key " + to_text(promised - won) +
-             " before the valid_until of a renewal that a shorter one followed");
-  expect(won <= limit, "the key was freed " + to_text(won - limit) + " later than ttl and slack");
+  co_await expect_take_over(
+      b, rival, promised, promised + b.ttl() + b.subject().expiry_slack() * 2);
 }
 
 awaitable<void> session_keys(Bench& b) {

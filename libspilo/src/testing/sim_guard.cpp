@@ -36,7 +36,7 @@ Result<void> SimGuard::hold_until(TimePoint deadline) {
 }
 
 Result<void> SimGuard::hold_no_longer_than(TimePoint limit) {
-  return deadline_ && *deadline_ > limit ? hold_until(limit) : Result<void>();
+  return !deadline_ || *deadline_ > limit ? hold_until(limit) : Result<void>();
 }
 
 void SimGuard::arm() {

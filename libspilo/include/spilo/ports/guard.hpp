@@ -18,7 +18,8 @@ class Guard {
   // From now on PostgreSQL ends at `deadline` (boot-time clock) unless it is moved again. Never
   // blocks.
   virtual Result<void> hold_until(TimePoint deadline) = 0;
-  // A deadline in force that is later than `limit` moves there; an earlier one, or none, stays.
+  // PostgreSQL ends at `limit` at the latest: an earlier deadline in force stays, also one that has
+  // passed.
   virtual Result<void> hold_no_longer_than(TimePoint limit) = 0;
   // PostgreSQL is no longer writable, or the lease is not ours to bound it by (pause): nothing to
   // guard.
