@@ -21,6 +21,25 @@ TEST_CASE("decide: the race") {
        },
        "acquire-lock",
        {"acquire-lock term=3"}},
+      {"a session that was opened before the ttl was raised is as good as it ever is",
+       [](Case& c) {
+         c.nobody_leads();
+         c.unreachable("n2");
+         c.answered("n3", 900);
+         c.config().timing.ttl = 30s;
+         c.facts.session_granted = 10s;
+       },
+       "acquire-lock",
+       {"acquire-lock term=3"}},
+      {"a session that is nearly over is not",
+       [](Case& c) {
+         c.nobody_leads();
+         c.unreachable("n2");
+         c.answered("n3", 900);
+         c.facts.session_valid_until = t0 + 3s;
+       },
+       "race-evidence",
+       {}},
       {"who is behind does not",
        [](Case& c) {
          c.nobody_leads();

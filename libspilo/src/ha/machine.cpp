@@ -31,6 +31,9 @@ class Fold {
   void operator()(LeaseRenewed& event) {
     f_.store_answers = true;
     f_.store_problem.clear();
+    const auto granted = event.valid_until - f_.now;
+    f_.session_granted =
+        f_.session == event.session ? std::max(f_.session_granted, granted) : granted;
     f_.session = std::move(event.session);
     f_.session_valid_until = event.valid_until;
   }
@@ -43,6 +46,7 @@ class Fold {
     may_reclaim();
     f_.session = SessionId{};
     f_.session_valid_until = TimePoint{};
+    f_.session_granted = Duration{};
     f_.cluster_stale = true;
   }
   void operator()(FailsafeHeard& event) {

@@ -35,7 +35,8 @@ bool is_paused(const Facts& facts) noexcept {
 // What the guard keeps back of a lease: the difference of clock rates, and the time that a hard
 // stop takes.
 Duration margin(const Identity& identity, const Facts& facts) noexcept {
-  const auto ttl = timing(identity, facts).ttl;
+  // A session that was opened with a longer ttl drifts by more.
+  const auto ttl = std::max(timing(identity, facts).ttl, facts.session_granted);
   if (identity.plant.no_lease_margin) return -ttl;
   return ttl / 200 + identity.hard_stop;
 }
@@ -97,6 +98,8 @@ Plan::Plan(const Identity& identity, const Facts& facts, const Memory& memory)
       f(facts),
       mem(memory),
       t(timing(identity, facts)),
+      lease_length(facts.session_granted > Duration{} ? std::min(t.ttl, facts.session_granted)
+                                                      : t.ttl),
       now(facts.now),
       wake(facts.now + t.loop_wait),
       cluster(facts.cluster ? &*facts.cluster : nullptr),
@@ -134,7 +137,7 @@ TimelineId Plan::timeline_to_reserve() const {
 }
 
 bool Plan::may_open_for_writes() const {
-  return lock_held && f.guard_ready && deadline && now + t.ttl / 10 < *deadline;
+  return lock_held && f.guard_ready && deadline && now + lease_length / 10 < *deadline;
 }
 
 bool Plan::guard_missing() const {

@@ -25,6 +25,8 @@ struct Plan {
   const Facts& f;
   Memory mem;
   const Timing t;
+  // How long a lease is: the ttl, or less where the session was opened with a shorter one.
+  const Duration lease_length;
   const TimePoint now;
 
   std::vector<Effect> effects;

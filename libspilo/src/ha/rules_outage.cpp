@@ -33,7 +33,7 @@ bool may_ask(Plan& plan) {
   if (store_speaks(plan)) {
     // Less is left of the lease than there ever is while renewals are answered (they come every ttl/3, and ZooKeeper's
     // last two thirds): whatever holds the answer back, it is time to ask the others.
-    const auto overdue = plan.f.session_valid_until - plan.t.ttl / 4;
+    const auto overdue = plan.f.session_valid_until - plan.lease_length / 4;
     if (!plan.lock_held) return false;
     plan.wake_at(overdue);
     if (plan.now < overdue) return false;

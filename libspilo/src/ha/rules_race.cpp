@@ -17,7 +17,7 @@ bool evidence_missing(Plan& plan) {
   }
   if (!plan.f.store_answers)
     return plan.say("nobody leads, and the store does not answer: {}", plan.f.store_problem);
-  if (plan.f.session.empty() || plan.now + plan.t.ttl / 3 >= plan.f.session_valid_until)
+  if (plan.f.session.empty() || plan.now + plan.lease_length / 3 >= plan.f.session_valid_until)
     return plan.say("nobody leads; waiting for a session with the store");
   return false;
 }

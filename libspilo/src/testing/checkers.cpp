@@ -174,7 +174,7 @@ void LeaseChecker::after_step(NodeId node, const ha::Machine& machine, const Sim
   const auto lock = truth_.dcs.peek(truth_.scope, keys::leader);
   const bool ours = lock && lock->value == truth_.world.name(node);
   const auto bound = ours ? truth_.dcs.session_expires(lock->owner) : expires;
-  if (!bound) return;
+  if (!bound || !guard.server_lives()) return;
   // What was promised holds, also when the machine needs it no more.
   auto& promised = promised_[node];
   promised = std::max(promised, machine.memory().failsafe_until);

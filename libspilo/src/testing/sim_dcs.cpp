@@ -289,7 +289,7 @@ Result<SessionId> SimDcs::serve_renew(NodeId node, const SessionId& session, Dur
   if (found == sessions_.end())
     return Error(errc::session_lost,
                  fmt::format("simulated store: renew: session {} is gone", session.str()));
-  found->second.ttl = ttl;
+  if (!options_.session_ttl_is_fixed) found->second.ttl = ttl;
   schedule_expiry(session);
   return session;
 }
@@ -389,8 +389,11 @@ Async<dcs::Lease> SimStore::renew(Duration ttl, TimePoint deadline) {
                     "simulated store: renew: its deadline had passed before it was sent");
   auto answer = std::make_shared<SimAnswer<Result<SessionId>>>(server_.world_, node_);
   const auto session = session_;
-  const auto serve = [server = &server_, node = node_, session, ttl] {
-    return server->serve_renew(node, session, ttl);
+  const auto granted = std::make_shared<Duration>(ttl);
+  const auto serve = [server = &server_, node = node_, session, ttl, granted] {
+    auto renewed = server->serve_renew(node, session, ttl);
+    if (renewed.has_value()) *granted = server->sessions_.at(*renewed).ttl;
+    return renewed;
   };
   const std::function<Result<SessionId>()> erased(serve);
   server_.carry<SessionId>(node_, "renew", answer, erased);
@@ -402,8 +405,8 @@ Async<dcs::Lease> SimStore::renew(Duration ttl, TimePoint deadline) {
     co_return result.error();
   }
   if (session_.empty() || session_ == session) session_ = *result;
-  dcs::Lease lease(*result, sent + ttl);
-  server_.check_lease(node_, lease, ttl);
+  dcs::Lease lease(*result, sent + *granted);
+  server_.check_lease(node_, lease, *granted);
   co_return lease;
 }
 

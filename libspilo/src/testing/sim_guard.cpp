@@ -39,6 +39,10 @@ Result<void> SimGuard::hold_no_longer_than(TimePoint limit) {
   return !deadline_ || *deadline_ > limit ? hold_until(limit) : Result<void>();
 }
 
+bool SimGuard::server_lives() const {
+  return !server_.down();
+}
+
 void SimGuard::arm() {
   if (absent_ || suspended_) return;
   // The kill begins at the deadline and takes its time.

@@ -77,9 +77,9 @@ class Nemesis {
     return count;
   }
   bool wiped() const noexcept { return wiped_; }
-  // An operator may have left a longer one.
-  void restore_ttl() {
-    if (plan_.weights.change_ttl > 0) set_ttl(plan_.cluster.timing.ttl);
+  // Half of the operators leave a longer one.
+  void may_restore_ttl() {
+    if (plan_.weights.change_ttl > 0 && rng_.chance(500)) set_ttl(plan_.cluster.timing.ttl);
   }
 
  private:
@@ -98,9 +98,7 @@ class Nemesis {
   void say(std::string text) { world_.trace("NEMESIS", text); }
   void undo_later(std::function<void()> undo) { world_.after(length(), std::move(undo)); }
   // The longest that is in force at any time.
-  Duration ttl() const {
-    return plan_.cluster.timing.ttl * (plan_.weights.change_ttl > 0 ? ttl_factor_max : 1);
-  }
+  Duration ttl() const { return plan_.cluster.timing.ttl * plan_.cluster.ttl_factor_max; }
 
   void crash_agent() {
     const auto host = victim();
@@ -282,7 +280,8 @@ class Nemesis {
 
   // Never below the one that the other times of the plan fit into.
   void change_ttl() {
-    set_ttl(plan_.cluster.timing.ttl * static_cast<int>(rng_.between(1, ttl_factor_max)));
+    set_ttl(plan_.cluster.timing.ttl *
+            static_cast<int>(rng_.between(1, plan_.cluster.ttl_factor_max)));
   }
   void set_ttl(Duration ttl) {
     const auto entry = cluster_.dcs().peek(cluster_.scope(), keys::config);
@@ -294,7 +293,6 @@ class Nemesis {
     cluster_.dcs().put(cluster_.scope(), keys::config, json::dump(*document));
   }
 
-  static constexpr int ttl_factor_max = 3;
   SimCluster& cluster_;
   const SwarmPlan& plan_;
   SimWorld& world_;
@@ -342,7 +340,8 @@ bool recover(SimCluster& cluster, Duration limit) {
 void expect_recovery(SimCluster& cluster, const SwarmPlan& plan, bool wiped, SwarmReport& report) {
   auto& world = cluster.world();
   const auto healed = world.now();
-  const auto limit = plan.cluster.timing.ttl * 4 + plan.linger_max + seconds(120);
+  const auto ttl = plan.cluster.timing.ttl * plan.cluster.ttl_factor_max;
+  const auto limit = ttl * 4 + plan.linger_max + seconds(120);
   bool healthy = recover(cluster, limit);
   if (!healthy && wiped && world.violations().empty()) {
     name_a_leader(cluster);
@@ -385,7 +384,7 @@ void expect_switchover(SimCluster& cluster, const SwarmPlan& plan) {
       fmt::format("switchover from {} to {}", cluster.name(*leader), cluster.name(candidate)));
   cluster.commits().expect_all(cluster.server(*leader));
   cluster.request_switchover(cluster.name(*leader), cluster.name(candidate));
-  const auto limit = plan.cluster.timing.ttl * 2 + seconds(30);
+  const auto limit = plan.cluster.timing.ttl * plan.cluster.ttl_factor_max * 2 + seconds(30);
   world.run_until([&] { return cluster.leader() == candidate || !world.violations().empty(); },
                   limit);
   if (cluster.leader() != candidate && world.violations().empty())
@@ -459,7 +458,11 @@ SwarmPlan draw_plan(std::uint64_t seed, std::optional<std::size_t> nodes, Plant 
     if (rng.chance(400)) *weight = static_cast<unsigned>(rng.between(1, 10));
   if (rng.chance(70)) w.expire_early = static_cast<unsigned>(rng.between(1, 5));
   if (rng.chance(40)) w.wipe_store = 1;
-  if (rng.chance(250)) w.change_ttl = static_cast<unsigned>(rng.between(1, 10));
+  if (rng.chance(250)) {
+    w.change_ttl = static_cast<unsigned>(rng.between(1, 10));
+    cluster.ttl_factor_max = 4;
+  }
+  cluster.store_ttl_is_fixed = rng.chance(500);
   switch (plant) {
     case Plant::none:
       break;
@@ -546,7 +549,7 @@ SwarmReport run_swarm(const SwarmPlan& plan, std::function<void(std::string_view
       cluster.restart_after = seconds(1);
       world.trace("NEMESIS", "heals everything");
       cluster.heal();
-      nemesis.restore_ttl();
+      nemesis.may_restore_ttl();
       expect_recovery(cluster, plan, nemesis.wiped(), report);
       expect_switchover(cluster, plan);
       cluster.requests().check_all_answered();

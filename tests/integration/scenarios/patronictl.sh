@@ -25,7 +25,8 @@ scenario_patronictl() {
   need "all replicas stream" wait_for 60 replicas_stream
   in_history() { patroni history demo >/dev/null && shows "\| +[0-9]+ \|.*no recovery target specified.*\| $other"; }
   check "history names the new leader" wait_for 10 in_history
-  check "edit-config" patroni edit-config demo --force -s loop_wait=2 -p work_mem=5MB
+  # patronictl waits one loop_wait for what all must recognise: a busy machine needs more than a second.
+  check "edit-config" patroni edit-config demo --force -s ttl=20 -s loop_wait=8 -p work_mem=5MB
   check "is written" shows "Configuration changed"
   has_work_mem() { [ "$(sql "$1" 'SHOW work_mem')" = 5MB ]; }
   for node in "${NODES[@]}"; do check "$node uses it" wait_for 20 has_work_mem "$node"; done
@@ -45,5 +46,5 @@ scenario_patronictl() {
   need "all replicas stream" wait_for 60 replicas_stream
   check "list" patroni list demo
   check "asks for no restart" shows_not "Pending restart"
-  set_config "{\"loop_wait\": $LOOP_WAIT}" "\"loop_wait\": $LOOP_WAIT"
+  set_config "{\"ttl\": $TTL, \"loop_wait\": $LOOP_WAIT}" "\"loop_wait\": $LOOP_WAIT"
 }

@@ -120,6 +120,10 @@ struct Facts {
   TimePoint write_refused_at{};
   SessionId session;      // our present session; empty: none
   TimePoint session_valid_until{};
+  // What the store grants the session at a renewal, less the time that its answer took; zero: not
+  // known yet. It stays what it was where a configured ttl counts from the next session on (etcd,
+  // Consul, ZooKeeper).
+  Duration session_granted{};
   // Members keep taking part in a race for a while after their key has expired.
   std::map<NodeName, Member> known_members;
 

@@ -40,6 +40,8 @@ class SimCluster {
     bool wait_for_all_standbys = false;  // every commit: then none may ever be lost
     Duration commit_interval = std::chrono::milliseconds(100);  // zero: no clients
     int drift_ppm_max = 0;  // each host's clock is wrong by up to this
+    bool store_ttl_is_fixed = false;
+    int ttl_factor_max = 1;  // so far may an operator raise the ttl while the cluster runs
     int store_drift_ppm = 0;
     ha::Identity::Plant plant;
     bool no_guard = false;

@@ -54,6 +54,8 @@ class SimDcs {
     Duration session_ttl_min = std::chrono::seconds(1);
     Duration session_ttl_max = std::chrono::hours(24);
     std::size_t value_bytes_max = 1 << 20;
+    // As on etcd, Consul and ZooKeeper: another ttl than that of the session counts from the next on.
+    bool session_ttl_is_fixed = false;
     int clock_drift_ppm = 0;  // of the server: positive expires sessions early by true time
     // The rule that is checked: a lease may outlive its session by no more than this part of the
     // ttl (both clocks' drift).

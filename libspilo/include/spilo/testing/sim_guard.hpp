@@ -36,6 +36,7 @@ class SimGuard final : public Guard {
   void wake_up();
   // By the host's clock; none: standing down.
   std::optional<TimePoint> deadline() const noexcept { return deadline_; }
+  bool server_lives() const;
   bool broken = false;  // none can be started
   Duration kill_max = std::chrono::milliseconds(150);  // how long a hard stop takes
   // After it was frozen with its host: a realtime process that finds its timer due.
