@@ -64,7 +64,7 @@ if [ "$quick" = 0 ]; then
 fi
 
 stage "tests: everything, with real servers"
-ctest --preset default --no-tests=error -j $((jobs * 2)) ${only:+-R "$only"}
+ctest --preset default --no-tests=error -j $((jobs + 1)) ${only:+-R "$only"}
 
 # What became of the stores in trouble, as this run saw it; a part of a run has no say in it.
 [ -n "$only" ] || { tests/integration/report.sh build/integration-results >build/scenarios.md && cp build/scenarios.md tests/integration/README.md; }

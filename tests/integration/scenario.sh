@@ -78,7 +78,8 @@ start_cluster() {
   for node in "${NODES[@]}"; do begin "$node"; done
   need "a leader" wait_for 60 find_leader
   need "all replicas stream" wait_for 90 replicas_stream
-  writer_start
+  # As long as a lease: a disk that holds a write up for two seconds closes no connection.
+  writer_start --timeout-ms $((TTL * 1000))
 }
 shared_cluster() { # the cluster of the scenarios before, or a new one; OLD leads it
   [ ${#NODES[@]} != 0 ] || start_cluster
