@@ -55,7 +55,7 @@ class SqliteSubject : public testing::dcs_conformance::IoSubject {
     locker_ = std::make_unique<Process>(std::move(command), folder_ / "locker.log");
     if (!wait_until([&] { return says(*locker_, "locked"); }, std::chrono::seconds(10)))
       throw std::runtime_error("the peer can't lock the file: " + locker_->log());
-    locker_->signal(SIGSTOP);
+    locker_->freeze();
     co_return;
   }
   // Killing it is what frees the lock; a thawed writer would go on and free it as well.

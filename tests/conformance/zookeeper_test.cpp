@@ -57,7 +57,7 @@ class ZookeeperSubject final : public conformance::IoSubject {
     return {};
   }
   boost::asio::awaitable<void> freeze_server() override {
-    for (std::size_t i = 0; i < ensemble_.size(); ++i) ensemble_[i].process().signal(SIGSTOP);
+    for (std::size_t i = 0; i < ensemble_.size(); ++i) ensemble_[i].process().freeze();
     co_return;
   }
   boost::asio::awaitable<void> thaw_server() override {

@@ -52,7 +52,7 @@ TEST_CASE("the leader is killed, a member is frozen: the lease is kept, nothing 
     etcd[leader].process().end(SIGKILL);
   }
   SUBCASE("frozen") {
-    etcd[leader].process().signal(SIGSTOP);
+    etcd[leader].process().freeze();
   }
   const auto renewed = w.renew(store, 10s, 8s);
   REQUIRE_MESSAGE(renewed.has_value(), renewed.error().text());

@@ -120,7 +120,7 @@ TEST_CASE("no renewal fails and no change is missed while a quorum lives" * no_e
   etcd[leader].restart();
 
   leader = leader_of(w, etcd);
-  etcd[leader].process().signal(SIGSTOP);
+  etcd[leader].process().freeze();
   CHECK(go_on("the leader frozen") < 8s);
   etcd[leader].process().signal(SIGCONT);
   go_on("the old leader thawed");
@@ -129,7 +129,7 @@ TEST_CASE("no renewal fails and no change is missed while a quorum lives" * no_e
   // the watch comes back.
   leader = leader_of(w, etcd);
   for (std::size_t i = 0; i < 3; ++i)
-    if (i != leader) etcd[i].process().signal(SIGSTOP);
+    if (i != leader) etcd[i].process().freeze();
   // A process stops when its threads are next scheduled, so a read or two may still be answered.
   auto cut_off = w.read(store, 1500ms);
   for (int i = 0; i < 100 && cut_off.has_value(); ++i) cut_off = w.read(store, 1500ms);

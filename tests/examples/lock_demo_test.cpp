@@ -45,7 +45,7 @@ std::vector<std::string> command(const TempDir& folder, const std::string& name)
 // when it then wrote with its old token, and was refused.
 bool freeze_past_the_lease(Process& holder, Process& other, const std::string& file) {
   const auto old_token = token_of(holder);
-  holder.signal(SIGSTOP);
+  holder.freeze();
   REQUIRE(wait_until([&] { return token_of(other) > old_token; }, 20s));
   const auto new_token = token_of(other);
   REQUIRE(wait_until([&] { return counted_with(file, new_token) >= 5; }, 20s));

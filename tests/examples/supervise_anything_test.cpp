@@ -94,7 +94,7 @@ TEST_CASE("supervise_anything: one node at a time runs the program") {
 
   // Its agent is frozen: the keeper ends it before the other node may start its own.
   const auto second = world.last();
-  n1->signal(SIGSTOP);
+  n1->freeze();
   REQUIRE(world.wait_for_tick_of("n2"));
   CHECK_FALSE(exists(second.pid));
   n1->signal(SIGCONT);

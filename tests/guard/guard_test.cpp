@@ -41,11 +41,16 @@ class FakeServer {
     guard::end_server(data_dir_.c_str());
     if (ticks_ != nullptr) ::munmap(ticks_, 4096);
   }
-  void start() {
+  // It may be ended before it has written its postmaster.pid.
+  void launch() {
     std::filesystem::remove(data_dir_ + "/postmaster.pid");
     process_ = std::make_unique<Process>(
         std::vector<std::string>{FAKE_POSTGRES, data_dir_, std::to_string(children), ticks_file_},
         log_);
+  }
+  bool ended(std::chrono::milliseconds within) { return process_->wait(within); }
+  void start() {
+    launch();
     REQUIRE(wait_until([&] { return guard::postmaster_pid(data_dir_.c_str()) == process_->pid(); },
                        patience));
     if (ticks_ == nullptr) {
@@ -235,14 +240,15 @@ TEST_CASE_FIXTURE(Fixture,
 TEST_CASE_FIXTURE(Fixture, "the agent is frozen: the server ends at the deadline and stays ended") {
   auto agent = start_agent(500ms, 100ms);
   const int guard_pid = guard_of(*agent);
-  agent->signal(SIGSTOP);
+  agent->freeze();
   const auto frozen = clock.now();
   const auto late = overrun(frozen + 500ms);
   print("agent frozen, server acted after the end of the lease for (at most)", late);
   CHECK(late < tolerance);
   // Something, perhaps the agent itself as it wakes, starts a server again before the agent has
   // said that it knows.
-  server.start();
+  server.launch();
+  CHECK(server.ended(patience));
   CHECK(wait_until([&] { return !server.exists(); }, patience));
   CHECK(runs(guard_pid));
   agent->signal(SIGCONT);

@@ -34,7 +34,7 @@ TEST_CASE("three servers: a cut-off follower renews nobody, a silent server is l
     REQUIRE(w.put(store, "leader", "n1", 5s, dcs::Binding::session).has_value());
     const auto connected = server_of(w, ensemble);
     REQUIRE(connected < 3);
-    ensemble[connected].process().signal(SIGSTOP);
+    ensemble[connected].process().freeze();
     // As a leader renews: each attempt with a third of the timeout.
     const auto limit = w.in(7s);
     auto renewed = w.renew(store, 9s, 3s);
@@ -67,7 +67,7 @@ TEST_CASE("three servers: a cut-off follower renews nobody, a silent server is l
     const auto ready = w.renew(store, 9s, 8s);
     REQUIRE_MESSAGE(ready.has_value(), ready.error().text());
     REQUIRE(w.put(store, "config", "{}", 8s).has_value());
-    ensemble[leader].process().signal(SIGSTOP);
+    ensemble[leader].process().freeze();
     const auto renewed = w.renew(store, 9s, 800ms);
     const auto fresh = w.read(store, 500ms);
     // On a busy machine the role may have moved on just before; then the two others are a quorum.

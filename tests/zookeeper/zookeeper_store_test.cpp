@@ -317,7 +317,7 @@ TEST_CASE("the loop runs on: frozen server, ended sessions, destroyed stores" * 
   const auto fast = w.end_session(ending);
   REQUIRE_MESSAGE(fast.has_value(), fast.error().text());
   REQUIRE(w.renew(ending, 3s).has_value());
-  ensemble[0].process().signal(SIGSTOP);
+  ensemble[0].process().freeze();
   const auto ended = w.end_session(ending, 500ms);
   REQUIRE(ended.has_error());
   CHECK(is_certain(ended.error()));

@@ -82,28 +82,40 @@ class ZookeeperWorld {
 // The longest time for which the loop let nobody run: a timer that is due each millisecond.
 class LoopWatch {
  public:
-  explicit LoopWatch(boost::asio::io_context& io) : timer_(io) { wait(); }
-  ~LoopWatch() { timer_.cancel(); }
+  explicit LoopWatch(boost::asio::io_context& io) : state_(std::make_shared<State>(io)) {
+    wait(state_);
+  }
+  // A timer that is due already calls its handler all the same.
+  ~LoopWatch() {
+    state_->over = true;
+    state_->timer.cancel();
+  }
   LoopWatch(const LoopWatch&) = delete;
   LoopWatch& operator=(const LoopWatch&) = delete;
   std::chrono::milliseconds longest() const {
-    return std::chrono::duration_cast<std::chrono::milliseconds>(longest_);
+    return std::chrono::duration_cast<std::chrono::milliseconds>(state_->longest);
   }
 
  private:
   using SteadyTime = std::chrono::steady_clock;
-  void wait() {
-    due_ = SteadyTime::now() + std::chrono::milliseconds(1);
-    timer_.expires_at(due_);
-    timer_.async_wait([this](boost::system::error_code ec) {
-      if (ec) return;
-      longest_ = std::max(longest_, SteadyTime::now() - due_);
-      wait();
+  struct State {
+    explicit State(boost::asio::io_context& io) : timer(io) {}
+    boost::asio::steady_timer timer;
+    SteadyTime::time_point due;
+    SteadyTime::duration longest{};
+    bool over = false;
+  };
+  static void wait(std::shared_ptr<State> state) {
+    state->due = SteadyTime::now() + std::chrono::milliseconds(1);
+    auto& timer = state->timer;
+    timer.expires_at(state->due);
+    timer.async_wait([state = std::move(state)](boost::system::error_code ec) {
+      if (ec || state->over) return;
+      state->longest = std::max(state->longest, SteadyTime::now() - state->due);
+      wait(state);
     });
   }
-  boost::asio::steady_timer timer_;
-  SteadyTime::time_point due_;
-  SteadyTime::duration longest_{};
+  std::shared_ptr<State> state_;
 };
 
 }  // namespace spilo::test
