@@ -131,8 +131,11 @@ void SystemClock::async_wait(
     slot.assign([weak = state_->weak_from_this(), key](boost::asio::cancellation_type) {
       const auto state = weak.lock();
       if (!state) return;
-      if (const auto wait = state->waits.find(key); wait != state->waits.end())
-        state->complete(wait, boost::asio::error::operation_aborted);
+      const auto wait = state->waits.find(key);
+      if (wait == state->waits.end()) return;
+      state->complete(wait, boost::asio::error::operation_aborted);
+      // Most deadlines are never reached; an idle process is not woken up for them.
+      state->arm();
     });
   }
   state_->arm();
