@@ -182,13 +182,30 @@ TEST_CASE("decide: keeping and losing the lock") {
 
 TEST_CASE("decide: an outage of the store with failsafe") {
   check({
-      {"the members are asked once half of the lease is gone",
+      {"the members are asked once a third of the lease is gone",
        [](Case& c) {
          c.i_lead();
          c.facts.store_answers = false;
-         c.facts.session_valid_until = t0 + 4s;
+         c.facts.session_valid_until = t0 + c.config().timing.ttl * 2 / 3;
        },
        "keep-lock",
+       {"ask-failsafe n2 n3"}},
+      {"and not before",
+       [](Case& c) {
+         c.i_lead();
+         c.facts.store_answers = false;
+         c.facts.session_valid_until = t0 + c.config().timing.ttl * 2 / 3 + 1ms;
+       },
+       "keep-lock",
+       {}},
+      {"a promise is renewed once a third of it is gone: what is left is for a store that comes back empty",
+       [](Case& c) {
+         c.i_lead();
+         c.facts.store_answers = false;
+         c.facts.session_valid_until = t0 - 1s;
+         c.memory.failsafe_until = t0 + c.config().timing.ttl * 2 / 3;
+       },
+       "keep-without-store",
        {"ask-failsafe n2 n3"}},
       {"a store that takes renewals but can't be read has no authority: it may have lost everything",
        [](Case& c) {
@@ -329,6 +346,19 @@ TEST_CASE("guard_limit: a lock bound to a new session is bounded by that; a prom
   c.memory.failsafe_until = t0 + 5s;
   c.facts.session_valid_until = t0 - 1s;
   CHECK(ha::guard_deadline(c.id, c.facts, c.memory) == t0 + 5s - 50ms - 200ms);
+}
+
+TEST_CASE("guard_deadline: a lock that is being taken back ends with its new session, if that is earlier") {
+  auto c = healthy();
+  c.i_lead();
+  c.cluster().leader.reset();
+  c.memory.reclaim_until = t0 + 900ms;
+  c.facts.session_valid_until = t0 + 500ms;
+  CHECK(ha::guard_deadline(c.id, c.facts, c.memory) == t0 + 900ms - 50ms - 200ms);
+  c.facts.in_flight.insert(ha::InFlight::acquire);
+  CHECK(ha::guard_deadline(c.id, c.facts, c.memory) == t0 + 500ms - 50ms - 200ms);
+  c.facts.session_valid_until = t0 + 9s;
+  CHECK(ha::guard_deadline(c.id, c.facts, c.memory) == t0 + 900ms - 50ms - 200ms);
 }
 
 TEST_CASE("guard_deadline: a replica may run when the lease is over; an old picture proves nothing") {

@@ -66,7 +66,9 @@ void ask_failsafe(Plan& plan) {
   if (plan.mem.failsafe_asked_at != TimePoint{}) evaluate(plan);
   const auto safe = safe_until(plan.id, plan.f, plan.mem);
   plan.deadline = guard_deadline(plan.id, plan.f, plan.mem);
-  const auto begin = safe - plan.t.ttl / 2;
+  // Renewed as early as a lease is: a store that comes back empty finds two thirds of a ttl left in which
+  // the lock can be taken back, while it may be too busy to grant a session at once.
+  const auto begin = safe - plan.t.ttl * 2 / 3;
   if (plan.now < begin) {
     plan.wake_at(begin);
     return;
@@ -86,7 +88,7 @@ void ask_failsafe(Plan& plan) {
     plan.mem.failsafe_until = plan.now + plan.t.ttl;
     plan.mem.failsafe_asked_at = TimePoint{};
     plan.deadline = guard_deadline(plan.id, plan.f, plan.mem);
-    plan.wake_at(plan.now + plan.t.ttl / 2);
+    plan.wake_at(plan.now + plan.t.ttl / 3);
     return;
   }
   plan.wake_at(plan.now + std::clamp<Duration>(plan.t.ttl / 20, 200ms, 1s));
