@@ -353,12 +353,28 @@ TEST_CASE("guard_deadline: a lock that is being taken back ends with its new ses
   c.i_lead();
   c.cluster().leader.reset();
   c.memory.reclaim_until = t0 + 900ms;
+  CHECK(ha::guard_deadline(c.id, c.facts, c.memory) == t0 + 900ms - 50ms - 200ms);
   c.facts.session_valid_until = t0 + 500ms;
-  CHECK(ha::guard_deadline(c.id, c.facts, c.memory) == t0 + 900ms - 50ms - 200ms);
+  // Also once the write has failed: its answer may be all that was lost.
+  for (const bool in_flight : {true, false}) {
+    CAPTURE(in_flight);
+    c.facts.in_flight.clear();
+    if (in_flight) c.facts.in_flight.insert(ha::InFlight::acquire);
+    CHECK(ha::guard_deadline(c.id, c.facts, c.memory) == t0 + 500ms - 50ms - 200ms);
+  }
+}
+
+TEST_CASE("decide: a session that is lost while the lock is taken back: the grace ends the primary, guard or not") {
+  auto c = healthy();
+  c.i_lead();
+  c.cluster().leader.reset();
   c.facts.in_flight.insert(ha::InFlight::acquire);
-  CHECK(ha::guard_deadline(c.id, c.facts, c.memory) == t0 + 500ms - 50ms - 200ms);
-  c.facts.session_valid_until = t0 + 9s;
+  c.facts.session = SessionId{};
+  c.facts.session_valid_until = TimePoint{};
+  c.memory.reclaim_until = t0 + 900ms;
   CHECK(ha::guard_deadline(c.id, c.facts, c.memory) == t0 + 900ms - 50ms - 200ms);
+  c.memory.reclaim_until = t0 + 250ms;
+  CHECK(ha::decide(c.id, c.facts, c.memory).rule == "lease-over");
 }
 
 TEST_CASE("guard_deadline: a replica may run when the lease is over; an old picture proves nothing") {

@@ -1,5 +1,7 @@
 #include <doctest/doctest.h>
 
+#include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <string>
@@ -46,4 +48,24 @@ TEST_CASE("with_deadline: value, error, timeout") {
   auto late = run(io, with_deadline(clock, clock.now() + 1ms, slow(clock, 20s, false), "waiting"));
   CHECK(late.error().is(errc::timed_out));
   CHECK(late.error().detail() == "waiting");
+}
+
+// A timer that stays set for a wait that was cancelled wakes the process up for nothing.
+TEST_CASE("SystemClock: a wait that was cancelled wakes nobody up") {
+  asio::io_context io{1};
+  SystemClock clock(io.get_executor());
+  asio::cancellation_signal cancel;
+  bool cancelled = false;
+  bool done = false;
+  const auto now = clock.now();
+  clock.async_wait(now + 400ms, [&](boost::system::error_code ec) { done = !ec; });
+  clock.async_wait(now + 50ms,
+                   asio::bind_cancellation_slot(
+                       cancel.slot(), [&](boost::system::error_code ec) { cancelled = bool(ec); }));
+  cancel.emit(asio::cancellation_type::all);
+  io.poll();
+  CHECK(cancelled);
+  REQUIRE(io.run_one() == 1);  // whatever it is that wakes first
+  io.poll();
+  CHECK(done);
 }

@@ -55,10 +55,11 @@ bool holds_lock(const Identity& identity, const Facts& facts) noexcept {
 }
 
 TimePoint safe_until(const Identity& identity, const Facts& facts, const Memory& memory) noexcept {
-  // A lock that is being taken back ends with the session it is bound to, also when no answer comes.
-  const bool binding = facts.in_flight.contains(InFlight::acquire);
-  const auto reclaim =
-      binding ? std::min(memory.reclaim_until, facts.session_valid_until) : memory.reclaim_until;
+  // A lock that is being taken back ends with the session that it is bound to, and it may be bound already
+  // where no answer came.
+  const auto reclaim = facts.session.empty()
+                           ? memory.reclaim_until
+                           : std::min(memory.reclaim_until, facts.session_valid_until);
   TimePoint safe = std::max(reclaim, memory.failsafe_until);
   if (facts.cluster && facts.cluster->leader && facts.cluster->leader->holder == identity.node &&
       !facts.session.empty() && facts.cluster->leader->session == facts.session)

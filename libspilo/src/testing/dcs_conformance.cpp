@@ -29,24 +29,31 @@ std::string_view to_text(Fault fault) noexcept {
 std::optional<std::string> Subject::why_not(Fault) const {
   return "the subject implements no such hook";
 }
-// Reached only when why_not() promised a hook that is not there.
+namespace {
+// Why_not() has promised a hook that the subject does not override.
+Failed without(std::string_view hook) {
+  return Failed(
+      fmt::format("why_not() says that the subject can do it, but it overrides no {}()", hook));
+}
+}  // namespace
+
 awaitable<void> Subject::freeze_server() {
-  throw Failed("freeze_server() is not implemented");
+  throw without("freeze_server");
 }
 awaitable<void> Subject::thaw_server() {
-  throw Failed("thaw_server() is not implemented");
+  throw without("thaw_server");
 }
 awaitable<void> Subject::cut_answers(bool) {
-  throw Failed("cut_answers() is not implemented");
+  throw without("cut_answers");
 }
 awaitable<void> Subject::restart_server() {
-  throw Failed("restart_server() is not implemented");
+  throw without("restart_server");
 }
 awaitable<void> Subject::kill_leader() {
-  throw Failed("kill_leader() is not implemented");
+  throw without("kill_leader");
 }
 awaitable<void> Subject::revive_leader() {
-  throw Failed("revive_leader() is not implemented");
+  throw without("revive_leader");
 }
 
 // ---- Bench -------------------------------------------------------------------------------------
